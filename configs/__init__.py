@@ -1,0 +1,1 @@
+"""Recipes; each has `get_config`."""

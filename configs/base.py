@@ -1,0 +1,63 @@
+"""Every knob, with its unit. Recipes override what they need; they import nothing but this."""
+
+from ml_collections import config_dict
+
+
+def get_config() -> config_dict.ConfigDict:
+    config = config_dict.ConfigDict()
+    config.method = ""  # name of the recipe, for tables
+    config.domains = ""  # comma-separated; each is trained in turn
+    config.init_from = ""  # a finished run, for its shared weights; "": start at random
+    config.start = "backbone"  # a domain's first weights: "backbone" (init_from's) or "random"
+    config.source_adapter = config_dict.placeholder(str)  # kind init_from must have; None: any
+    config.seed = 0
+
+    config.backbone = config_dict.ConfigDict()
+    config.backbone.name = "resnet26"
+    config.backbone.width = 1.0  # channel multiplier, a multiple of 1/32
+    config.backbone.dtype = "float32"  # of the computation: "float32" or "bfloat16"
+
+    config.adapter = config_dict.ConfigDict()
+    config.adapter.kind = "none"  # "none", "series" or "parallel"
+    config.adapter.stages = "early,mid,late"  # which carry adapters; the stem goes with early
+    config.adapter.convs = "first,second"  # which convolutions of a block do
+    config.adapter.dropout_first = 0.0  # probability to drop an input channel, first convs
+    config.adapter.dropout_second = 0.0  # the same, second convs; parallel adapters only
+    config.adapter.init = "zeros"  # "zeros" (starts as the backbone) or "he_normal"
+
+    config.data = config_dict.ConfigDict()
+    config.data.source = "folder"  # "folder", "tfds" or "embedded"
+    config.data.dir = "data"  # holds <domain>/<split>/<class>/<image>, or tfds datasets
+    config.data.cache = "~/.cache/radapt_jax"  # decoded images
+    config.data.resize = 72  # shorter side of the decoded image, pixels
+    config.data.size = 64  # side of the square the network sees, pixels; a multiple of 8
+    config.data.squash = False  # resize to a square, whatever the aspect ratio
+    config.data.val_fraction = 0.1  # of train, where a domain has no validation split
+    # By domain: source, dir, dataset, size, resize, squash, val, val_fraction, mean, std, crop,
+    # flip, adapter_decay. For instance config.options.svhn = {"flip": False}.
+    config.options = config_dict.ConfigDict()
+
+    config.train = config_dict.ConfigDict()
+    config.train.batch_size = 128  # images a step, over all devices
+    config.train.epochs = 120.0
+    config.train.steps = 0  # instead of epochs, where above 0
+    config.train.evals = 20  # evaluations (and checkpoints) in a run
+    config.train.label_smoothing = 0.0  # in [0, 1)
+    config.train.sync_norm = False  # batch statistics over all devices instead of by device
+    config.train.log_every = 50  # steps
+
+    config.optim = config_dict.ConfigDict()
+    config.optim.learning_rate = 0.1
+    config.optim.momentum = 0.9
+    config.optim.schedule = "steps"  # or "cosine"
+    config.optim.drop_at = (80 / 120, 100 / 120)  # fractions of the run
+    config.optim.drop_by = 0.1  # factor at each drop
+    config.optim.warmup = 0.0  # fraction of the run with a linearly rising rate
+    config.optim.decay = config_dict.ConfigDict()  # weight decay by label; None freezes
+    config.optim.decay.filters = config_dict.placeholder(float)  # shared 3x3 filters
+    config.optim.decay.adapters = 5e-4  # where the domain does not set its own
+    config.optim.decay.norms = 5e-4
+    config.optim.decay.head = 5e-4
+
+    config.export = "latest"  # which state becomes the domain: "latest" or "best" on validation
+    return config

@@ -1,0 +1,205 @@
+"""What is on disk: shared weights once, each domain apart, training state apart from both.
+
+<workdir>/shared/            Orbax: params             + card.json (network, fingerprint)
+<workdir>/domains/<name>/    Orbax: adapters, ...      + card.json (see `Member.card`)
+<workdir>/training/<name>/   Orbax: states to resume from, the latest and the best
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+from orbax.checkpoint import v1 as ocp
+
+from radapt_jax import trees
+from radapt_jax.member import FORMAT, Member
+from radapt_jax.models import ModelSpec
+
+VARIABLES = "variables"
+CARD = "card.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """Shared weights: `params`, the backbone and width they are of, and how they came about.
+
+    `source` names the domain they were pre-trained on (its norms start new domains), and
+    `adapter` the kind they were pre-trained with; "none" is an off-the-shelf backbone.
+    """
+
+    params: Mapping[str, Any]
+    backbone: str = "resnet26"
+    width: float = 1.0
+    source: str | None = None
+    adapter: str = "none"
+
+    def card(self) -> dict[str, Any]:
+        facts = dataclasses.asdict(dataclasses.replace(self, params={}))
+        return {"format": FORMAT, **facts, "sha256": trees.fingerprint(self.params)}
+
+
+def save_shared(shared: Shared, workdir: str | Path) -> None:
+    """Write `<workdir>/shared`, replacing what is there."""
+    _replace(Path(workdir).absolute() / "shared", {"params": shared.params}, shared.card())
+
+
+def load_shared(workdir: str | Path) -> Shared:
+    """Read `<workdir>/shared`.
+
+    Raises:
+      FileNotFoundError: no shared weights there.
+      ValueError: the arrays are not those that were saved.
+    """
+    folder = Path(workdir).absolute() / "shared"
+    card = _read_card(folder, "shared weights", "Pre-train first: configs/scratch.py.")
+    spec = ModelSpec(backbone=card["backbone"], width=card["width"])
+    expected = {"params": spec.abstract(1)["params"]}
+    params = _load(folder, expected, card["sha256"], only="params")
+    facts = {key: card[key] for key in ("backbone", "width", "source", "adapter")}
+    return Shared(params, **facts)
+
+
+def save_member(member: Member, workdir: str | Path) -> None:
+    """Write `<workdir>/domains/<name>`, replacing what is there."""
+    folder = Path(workdir).absolute() / "domains" / member.domain.name
+    _replace(folder, dict(member.variables), member.card())
+
+
+def load_member(workdir: str | Path, name: str) -> Member:
+    """Read one domain.
+
+    Raises:
+      FileNotFoundError: no such domain there.
+      ValueError: shapes, dtypes or values are not those the card tells of.
+    """
+    folder = Path(workdir).absolute() / "domains" / name
+    card = _read_card(folder, f"domain {name!r}", f"Domains there: {list_members(workdir)}.")
+    empty = Member.from_card(card, {name: {} for name in card["collections"]})
+    variables = _load(folder, empty.abstract(), card["sha256"])
+    return dataclasses.replace(empty, variables=variables)
+
+
+def list_members(workdir: str | Path) -> list[str]:
+    """Return the names of the domains saved under a workdir, sorted."""
+    return sorted(path.parent.name for path in (Path(workdir) / "domains").glob(f"[!.]*/{CARD}"))
+
+
+def _read_card(folder: Path, what: str, hint: str) -> dict[str, Any]:
+    path = folder / CARD
+    if not path.is_file():
+        raise FileNotFoundError(f"found no {what} at {folder} (no {CARD}). {hint}")
+    card = json.loads(path.read_text())
+    if card["format"] != FORMAT:
+        raise ValueError(
+            f"{path} has format {card['format']}; this version of radapt_jax reads {FORMAT}."
+        )
+    return card
+
+
+def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> None:
+    """Write a checkpoint with its card beside the old one, then put it in its place."""
+    new, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    ocp.save(new / VARIABLES, trees.to_numpy(tree))
+    (new / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _load(folder: Path, expected: trees.Tree, sha256: str, only: str = "") -> dict[str, Any]:
+    """Read a checkpoint after its shapes and dtypes; Orbax itself would cast without a word."""
+    path = folder / VARIABLES
+    metadata = ocp.metadata(path).metadata
+    trees.check_like(metadata, expected, f"the checkpoint {path}")
+    tree = trees.to_numpy(ocp.load(path))
+    tree = tree[only] if only else tree
+    found = trees.fingerprint(tree)
+    if found != sha256:
+        raise ValueError(
+            f"{path} is damaged: its values have sha256 {found[:12]}..., {CARD} says "
+            f"{sha256[:12]}.... Restore it from a copy, or train it again."
+        )
+    return tree
+
+
+class TrainingCheckpoints:
+    """Training states of one domain; keeps the latest and the one with the best validation top-1.
+
+    A context manager: saving goes on in the background, and leaving waits for it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        keep = ocp.training.preservation_policies
+        self._checkpointer = ocp.training.Checkpointer(
+            Path(folder).absolute(),
+            preservation_policy=keep.AnyPreservationPolicy(
+                [keep.LatestN(1), keep.BestN(get_metric_fn=_top1, n=1)]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> TrainingCheckpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checkpointer.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        found = self._checkpointer.latest
+        return found.step if found else None
+
+    @property
+    def best(self) -> int | None:
+        """The step of the checkpoint with the highest validation top-1 (the first of equals)."""
+        self._checkpointer.wait()
+        found = [(_top1(it.metrics), -it.step) for it in self._checkpointer.checkpoints]
+        return -max(found)[1] if found else None
+
+    def save(self, step: int, state: Any, top1: float) -> None:
+        """Save a training state in the background; it is copied to the host first."""
+        host = jax.tree.map(np.array, serialization.to_state_dict(state))
+        self._checkpointer.save_async(step, host, force=True, metrics={"top1": float(top1)})
+
+    def load(self, step: int, state: Any) -> Any:
+        """Return a state like `state` with the values saved at `step`.
+
+        Raises:
+          ValueError: shapes or dtypes differ from `state`'s.
+        """
+        self._checkpointer.wait()
+        expected = serialization.to_state_dict(state)
+        found = self._checkpointer.metadata(step).metadata
+        what = f"the training state {self._checkpointer.directory}/{step}"
+        trees.check_like(_without_empty(found), _without_empty(expected), what)
+        host = jax.tree.map(np.array, self._checkpointer.load(step))
+        return serialization.from_state_dict(state, _fill_empty(host, expected))
+
+
+def _top1(metrics: Any) -> float:
+    return float(metrics["top1"])
+
+
+def _without_empty(tree: Any) -> dict[str, Any]:
+    return {path: leaf for path, leaf in trees.flatten(tree).items() if hasattr(leaf, "shape")}
+
+
+def _fill_empty(found: Any, expected: Any) -> Any:
+    """Put back the empty nodes of optimiser states (Orbax does not keep all of them)."""
+    if not isinstance(expected, Mapping):
+        return found
+    return {key: _fill_empty(found.get(key, {}), value) for key, value in expected.items()}

@@ -1,0 +1,1 @@
+"""Images: sources, the decoded cache, batches, and augmentation on the device."""

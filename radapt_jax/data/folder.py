@@ -1,0 +1,162 @@
+"""Domains kept as folders or tar files of images.
+
+Three layouts are read, in place:
+
+    <dir>/<name>/<split>/<class>/<image>            a folder
+    <dir>/<name>.tar[.gz]                           the same inside one tar file
+    <dir>/<name>/<split>.tar[.gz]                   one tar file a split, of <class>/<image>
+
+An optional `<dir>/<name>/meta.json` with "class_names" names classes whose folders are numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from radapt_jax.data.sources import SPLITS, Example, Source
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid"),
+    "test": ("test", "testing"),
+}
+
+
+def open_folder(name: str, root: str | Path) -> Source:
+    """Return the source of domain `name` under `root`; only names are read here, no image.
+
+    Raises:
+      FileNotFoundError: there is neither a folder nor a tar file of that name.
+      ValueError: no training images, or a class that only val or test has.
+    """
+    root = Path(root).expanduser()
+    folder = root / name
+    archive = _first_tar(root, name)
+    if folder.is_dir():
+        members = {split: _list_split(folder, split) for split in SPLITS}
+    elif archive is not None:
+        members = _list_archive(archive)
+    else:
+        there = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        listing = ", ".join(there[:20]) if there else "nothing"
+        raise FileNotFoundError(
+            f"domain {name!r}: found neither {folder}/ nor {folder}.tar[.gz] ({root} holds "
+            f"{listing}). Say where the images are: --config.data.dir=DIR with "
+            "DIR/<domain>/<split>/<class>/<image>, or choose another --config.data.source."
+        )
+    found = {split: files for split, files in members.items() if files}
+    if "train" not in found:
+        raise ValueError(
+            f"domain {name!r}: found no training images under {folder if archive is None else archive};"
+            " expected train/<class>/<image> (or train.tar.gz with <class>/<image>)."
+        )
+    folders = sorted({file.label for file in found["train"]}, key=_numbers_first)
+    for split, files in found.items():
+        if extra := sorted({file.label for file in files} - set(folders)):
+            raise ValueError(
+                f"domain {name!r}: split {split!r} has classes without training images: "
+                f"{extra[:5]}. Every class needs images in train."
+            )
+    index = {label: position for position, label in enumerate(folders)}
+    readers: dict[str, Callable[[], Iterator[Example]]] = {
+        split: functools.partial(_read, files, index) for split, files in found.items()
+    }
+    return Source(name, _class_names(folder, folders), readers, _key(found))
+
+
+class _File:
+    """One image file: its class folder, and where it lies (in a tar file or on its own)."""
+
+    __slots__ = ("archive", "label", "path", "stamp")
+
+    def __init__(self, label: str, path: str, archive: Path | None, stamp: str) -> None:
+        self.label, self.path, self.archive, self.stamp = label, path, archive, stamp
+
+
+def _first_tar(folder: Path, stem: str) -> Path | None:
+    candidates = (folder / f"{stem}{suffix}" for suffix in TAR_SUFFIXES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _is_image(path: str | PurePosixPath) -> bool:
+    path = PurePosixPath(path)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _list_split(folder: Path, split: str) -> list[_File]:
+    for alias in SPLIT_NAMES[split]:
+        if (folder / alias).is_dir():
+            files = sorted(path for path in (folder / alias).glob("*/*") if _is_image(path.name))
+            return [_File(path.parent.name, str(path), None, _stamp(path.stat())) for path in files]
+        if archive := _first_tar(folder, alias):
+            return _list_tar(archive, lambda parts: parts[-2] if len(parts) >= 2 else None)
+    return []
+
+
+def _list_archive(archive: Path) -> dict[str, list[_File]]:
+    """List `<split>/<class>/<image>` of one tar file; a leading folder is allowed."""
+    found = {}
+    for split, aliases in SPLIT_NAMES.items():
+        found[split] = _list_tar(
+            archive,
+            lambda parts, aliases=aliases: (
+                parts[-2] if len(parts) >= 3 and parts[-3] in aliases else None
+            ),
+        )
+    return found
+
+
+def _list_tar(archive: Path, label_of: Callable[[tuple[str, ...]], str | None]) -> list[_File]:
+    stamp = _stamp(archive.stat())
+    with tarfile.open(archive) as tar:
+        names = [member.name for member in tar if member.isfile() and _is_image(member.name)]
+    labelled = ((label_of(PurePosixPath(name).parts), name) for name in names)
+    return [_File(label, name, archive, stamp) for label, name in labelled if label is not None]
+
+
+def _stamp(stat) -> str:
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _read(files: list[_File], index: dict[str, int]) -> Iterator[Example]:
+    if files[0].archive is None:
+        for file in files:
+            yield Example(file.path, index[file.label], Path(file.path).read_bytes())
+        return
+    archive = files[0].archive
+    wanted = {file.path: index[file.label] for file in files}
+    with tarfile.open(archive) as tar:  # front to back: a compressed tar cannot be sought
+        for member in tar:
+            if member.name in wanted:
+                stream = tar.extractfile(member)
+                assert stream is not None, "listed members are plain files"
+                yield Example(f"{archive}:{member.name}", wanted[member.name], stream.read())
+
+
+def _numbers_first(label: str) -> tuple[int, int, str]:
+    return (0, int(label), "") if label.isdecimal() else (1, 0, label)
+
+
+def _class_names(folder: Path, folders: list[str]) -> tuple[str, ...]:
+    meta = folder / "meta.json"
+    if meta.is_file() and all(label.isdecimal() for label in folders):
+        names = json.loads(meta.read_text()).get("class_names", [])
+        if int(folders[-1]) < len(names):
+            return tuple(str(names[int(label)]) for label in folders)
+    return tuple(folders)
+
+
+def _key(splits: dict[str, list[_File]]) -> str:
+    digest = hashlib.sha256()
+    for split, files in splits.items():
+        for file in files:
+            where = f"{file.archive}:{file.path}" if file.archive else file.path
+            digest.update(f"{split} {file.label} {where} {file.stamp}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,35 @@
+"""Where images come from: a source lists the splits of one domain and reads their examples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+SPLITS = ("train", "val", "test")
+
+
+class Example(NamedTuple):
+    """One image as it lies on disk: where (for messages), its label, and what `decode` takes."""
+
+    where: str
+    label: int
+    image: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The raw images of one domain.
+
+    Args:
+      name: of the domain.
+      classes: class names in label order.
+      splits: "train", and "val" and "test" where there are any, to a function that reads the
+        split's examples, in the same order every time.
+      key: changes whenever the images do; names the decoded cache.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Callable[[], Iterable[Example]]]
+    key: str

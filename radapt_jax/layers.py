@@ -1,0 +1,129 @@
+"""Layers whose variables belong to one domain: norm, head and channel dropout.
+
+Stock `nn.BatchNorm` and `nn.Dense` write to `params`. Here `params` holds shared weights only, so
+whatever a domain owns is declared in `adapters` and `batch_stats` (see `domain_variable`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+NORM_MOMENTUM = 0.9  # of the running statistics; PyTorch calls this 0.1
+NORM_EPSILON = 1e-5
+
+# PyTorch's default for a linear layer: uniform within +-1/sqrt(inputs).
+head_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# He et al. 2015 over the outputs, as the original initialises every convolution.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def domain_variable(
+    module: nn.Module,
+    collection: str,
+    name: str,
+    init: Callable[..., Array],
+    shape: tuple[int, ...],
+) -> nn.Variable:
+    """Declare a float32 variable of one domain and check the shape of the one that was passed in.
+
+    Linen's `self.variable` takes whatever it is given; an adapter of another width would then
+    fail far from its cause, or broadcast silently.
+
+    Raises:
+      ValueError: the variable passed to `apply` has another shape.
+    """
+    variable = module.variable(
+        collection, name, lambda: init(module.make_rng("params"), shape, jnp.float32)
+    )
+    if variable.value.shape != shape:
+        path = "/".join((*module.path, name))
+        raise ValueError(
+            f"{collection}/{path}: found shape {variable.value.shape}, expected {shape}. "
+            "These variables belong to another network: check width, adapter kind and classes."
+        )
+    return variable
+
+
+class DomainNorm(nn.Module):
+    """Batch norm of one domain: scale and bias in `adapters`, statistics in `batch_stats`.
+
+    Follows PyTorch: momentum 0.1, running variance unbiased. Statistics are taken in two passes
+    in float32 or wider. With `axis_name`, the batch statistics are those of all devices.
+    """
+
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+        shape = (x.shape[-1],)
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        scale = domain_variable(self, "adapters", "scale", ones, shape)
+        bias = domain_variable(self, "adapters", "bias", zeros, shape)
+        running_mean = domain_variable(self, "batch_stats", "mean", zeros, shape)
+        running_var = domain_variable(self, "batch_stats", "var", ones, shape)
+
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if train and not self.is_initializing():
+            mean, var, count = self._batch_statistics(wide)
+            keep = NORM_MOMENTUM
+            unbiased = var * (count / max(count - 1, 1))
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        else:
+            mean, var = running_mean.value, running_var.value
+        y = (wide - mean) * (jax.lax.rsqrt(var + NORM_EPSILON) * scale.value) + bias.value
+        return y.astype(self.dtype)
+
+    def _batch_statistics(self, x: Array) -> tuple[Array, Array, int]:
+        """Return the biased mean and variance per channel, and how many values they are of."""
+        axes = (0, 1, 2)
+        count = x.size // x.shape[-1]
+        if self.axis_name is None:
+            mean = x.mean(axes)
+            return mean, jnp.square(x - mean).mean(axes), count
+        mean = jax.lax.pmean(x.mean(axes), self.axis_name)
+        var = jax.lax.pmean(jnp.square(x - mean).mean(axes), self.axis_name)
+        return mean, var, count * jax.lax.axis_size(self.axis_name)
+
+
+class DomainHead(nn.Module):
+    """The linear classifier of one domain, kept in `adapters`; computes in float32 or wider."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b k"]:
+        shape = (x.shape[-1], self.num_classes)
+        kernel = domain_variable(self, "adapters", "kernel", head_init, shape)
+        bias = domain_variable(self, "adapters", "bias", nn.initializers.zeros, (self.num_classes,))
+        x = x.astype(jnp.promote_types(x.dtype, kernel.value.dtype))
+        return x @ kernel.value + bias.value
+
+
+class ChannelDropout(nn.Module):
+    """Zero whole channels of an image with probability `rate`, scale the others by 1/(1 - rate).
+
+    The mask is drawn for the global batch and each device takes its rows, so that it does not
+    depend on the number of devices. Uses the rng stream "dropout".
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+        if not train or self.rate == 0.0:
+            return x
+        batch, channels = x.shape[0], x.shape[-1]
+        devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
+        shape = (devices, batch, 1, 1, channels)
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        mine = keep[jax.lax.axis_index(self.axis_name) if self.axis_name else 0]
+        return jnp.where(mine, x / (1 - self.rate), jnp.zeros_like(x))

@@ -1,0 +1,99 @@
+"""One domain of a family: its variables, and the facts that are saved beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from radapt_jax import trees
+from radapt_jax.data.loading import DataSpec
+from radapt_jax.domains import Domain
+from radapt_jax.models import ModelSpec
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """What a family holds of one domain.
+
+    Args:
+      domain: classes, normalisation, crop.
+      spec: the network, class count apart.
+      variables: `adapters` and `batch_stats`, and `params` where the domain has shared weights of
+        its own (methods finetune and scratch).
+      method: how it was trained, for tables.
+      shared: fingerprint of the shared weights it was trained on; None: of those it is added to.
+      data: where its images are, if they are known.
+      images: number of images by split.
+      results: top-1 in percent by split, and whatever else training found.
+    """
+
+    domain: Domain
+    spec: ModelSpec
+    variables: Mapping[str, Any]
+    method: str = ""
+    shared: str | None = None
+    data: DataSpec | None = None
+    images: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    results: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def has_own_weights(self) -> bool:
+        return "params" in self.variables
+
+    def parameters(self, *, head: bool = True) -> int:
+        """Return the number of parameters that are this domain's alone (statistics apart)."""
+        leaves, _ = trees.split(
+            {name: tree for name, tree in self.variables.items() if name != "batch_stats"},
+            lambda path: head or not path.startswith("adapters/head/"),
+        )
+        return trees.count(trees.unflatten(leaves))
+
+    def abstract(self) -> dict[str, Any]:
+        """Return the shapes and dtypes that `variables` must have."""
+        return {
+            name: tree
+            for name, tree in self.spec.abstract(self.domain.num_classes).items()
+            if name in self.variables
+        }
+
+    def check(self) -> None:
+        """Raise ValueError unless the variables are those of `spec` with this class count."""
+        names = set(self.variables)
+        if not {"adapters", "batch_stats"} <= names <= {"params", "adapters", "batch_stats"}:
+            raise ValueError(
+                f"domain {self.domain.name!r}: found collections {sorted(names)}; expected "
+                "adapters and batch_stats, and params where the domain has weights of its own."
+            )
+        trees.check_like(self.variables, self.abstract(), f"domain {self.domain.name!r}")
+
+    def card(self) -> dict[str, Any]:
+        """Return the facts as JSON values; `from_card` undoes it."""
+        return {
+            "format": FORMAT,
+            "domain": self.domain.to_json(),
+            "network": self.spec.to_json(),
+            "method": self.method,
+            "shared": self.shared,
+            "collections": sorted(self.variables),
+            "sha256": trees.fingerprint(self.variables),
+            "parameters": self.parameters(),
+            "data": dataclasses.asdict(self.data) if self.data else None,
+            "images": dict(self.images),
+            "results": dict(self.results),
+        }
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any], variables: Mapping[str, Any]) -> Member:
+        return cls(
+            domain=Domain.from_json(card["domain"]),
+            spec=ModelSpec.from_json(card["network"]),
+            variables=variables,
+            method=card["method"],
+            shared=card["shared"],
+            data=DataSpec(**card["data"]) if card["data"] else None,
+            images=card["images"],
+            results=card["results"],
+        )

@@ -1,0 +1,126 @@
+"""Labels on variables, the optimiser that follows from them, and learning-rate schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optax
+
+from radapt_jax import trees
+
+LABELS = ("filters", "adapters", "norms", "head")
+FROZEN = "frozen"
+
+
+def label(path: str) -> str:
+    """Return the label of a variable from its path, collection first.
+
+    `params/...` is "filters"; in `adapters`, `head/...` is "head", scale and bias of a norm
+    (an adapter's own too) are "norms", and an adapter's kernel is "adapters".
+
+    Raises:
+      ValueError: the path has no label.
+    """
+    collection, *modules, leaf = path.split("/")
+    if collection == "params":
+        return "filters"
+    if collection == "adapters" and modules:
+        parent = modules[-1]
+        if modules[0] == "head":
+            return "head"
+        if "norm" in parent and leaf in ("scale", "bias"):
+            return "norms"
+        if parent == "adapter":
+            return "adapters"
+    raise ValueError(
+        f"found variable {path!r}, which has no label; expected params/... or adapters/... under "
+        "an adapter, a norm or the head. Extend radapt_jax.optim.label for new layers."
+    )
+
+
+def labels(variables: trees.Tree, decay: Mapping[str, float | None]) -> dict[str, Any]:
+    """Label every trainable-or-frozen variable: one of LABELS, or "frozen" where decay is None.
+
+    Args:
+      variables: `{"params": ..., "adapters": ...}`.
+      decay: weight decay by label; None freezes. Every label must be there.
+
+    Raises:
+      ValueError: a label is missing or unknown, or nothing would be trained.
+    """
+    if set(decay) != set(LABELS):
+        raise ValueError(f"found decays for {sorted(decay)}; expected {sorted(LABELS)}.")
+    if negative := {name: rate for name, rate in decay.items() if rate is not None and rate < 0}:
+        raise ValueError(f"found negative weight decay {negative}; expected 0 or more, or None.")
+    named = {path: label(path) for path in trees.flatten(variables)}
+    tree = {path: FROZEN if decay[name] is None else name for path, name in named.items()}
+    if set(tree.values()) == {FROZEN}:
+        raise ValueError("every variable is frozen; give at least one label a decay (0 will do).")
+    return trees.unflatten(tree)
+
+
+def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, decay: float):
+    """SGD with momentum and coupled decay, as PyTorch's: g += decay p; m = mu m + g; p -= lr m."""
+    return optax.chain(
+        optax.add_decayed_weights(decay),
+        optax.trace(decay=momentum),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def make_optimizer(
+    label_tree: Any,
+    decay: Mapping[str, float | None],
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: float = 0.9,
+) -> optax.GradientTransformation:
+    """One `optax.multi_transform`: frozen variables are set to zero, each label has its decay.
+
+    Make one optimiser state per domain: in a shared one, decay moves the domains that are idle.
+    """
+    transforms = {
+        name: sgd(learning_rate, momentum, rate) for name, rate in decay.items() if rate is not None
+    }
+    return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, label_tree)
+
+
+def make_schedule(
+    kind: str,
+    learning_rate: float,
+    total_steps: int,
+    *,
+    drop_at: Sequence[float] = (2 / 3, 5 / 6),
+    drop_by: float = 0.1,
+    warmup: float = 0.0,
+) -> optax.Schedule:
+    """Learning rate by step.
+
+    Args:
+      kind: "steps" (multiplied by `drop_by` at each of `drop_at`) or "cosine" (down to 0).
+      learning_rate: the highest rate.
+      total_steps: length of the run.
+      drop_at: fractions of the run; the papers drop at 80 and 100 of 120 epochs.
+      warmup: fraction of the run over which the rate rises linearly from 0.
+
+    Raises:
+      ValueError: an unknown kind, or fractions outside [0, 1].
+    """
+    if not all(0 <= fraction <= 1 for fraction in (*drop_at, warmup)):
+        raise ValueError(
+            f"found drop_at {drop_at}, warmup {warmup}; expected fractions of the run."
+        )
+    if learning_rate <= 0:
+        raise ValueError(f"found learning rate {learning_rate}; expected a positive one.")
+    warmup_steps = round(warmup * total_steps)
+    if kind == "steps":
+        drops = {round(at * total_steps) - warmup_steps: drop_by for at in drop_at}
+        main = optax.piecewise_constant_schedule(learning_rate, drops)
+    elif kind == "cosine":
+        main = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1))
+    else:
+        raise ValueError(f"found schedule {kind!r}; expected 'steps' or 'cosine'.")
+    if not warmup_steps:
+        return main
+    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([rise, main], [warmup_steps])

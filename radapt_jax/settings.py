@@ -1,0 +1,129 @@
+"""Reading a run's config: checks that name what is wrong, and the objects that follow from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from radapt_jax.models import ModelSpec
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# What may change when a workdir is used again: more domains, and how the run is watched.
+FREE = ("domains", "data.cache", "data.dir", "train.log_every")
+
+
+def names(listed: str) -> tuple[str, ...]:
+    """Split a comma-separated entry."""
+    return tuple(part.strip() for part in listed.split(",") if part.strip())
+
+
+def check(config: ConfigDict, devices: int) -> None:
+    """Raise ValueError for values that no run can have; the message names the entry.
+
+    Args:
+      config: as in configs/base.py.
+      devices: number of devices that share a batch.
+    """
+    domains = names(config.domains)
+    if not domains:
+        raise ValueError("config.domains is empty; name one or more: --config.domains=cifar100")
+    if len(set(domains)) < len(domains):
+        raise ValueError(f"config.domains names a domain twice: {list(domains)}.")
+    if not config.method:
+        raise ValueError("config.method is empty; start from one of the recipes in configs/.")
+    if config.start not in ("backbone", "random"):
+        raise ValueError(f"found config.start {config.start!r}; expected 'backbone' or 'random'.")
+    if config.start == "backbone" and not config.init_from:
+        raise ValueError(
+            f"method {config.method!r} starts from shared weights, and config.init_from is empty. "
+            "Pre-train (python train.py --config configs/scratch.py --config.domains=... --workdir "
+            "runs/pretrain), then add --config.init_from=runs/pretrain."
+        )
+    if config.export not in ("latest", "best"):
+        raise ValueError(f"found config.export {config.export!r}; expected 'latest' or 'best'.")
+    if config.backbone.dtype not in DTYPES:
+        raise ValueError(
+            f"found config.backbone.dtype {config.backbone.dtype!r}; expected one of {list(DTYPES)}."
+        )
+    train = config.train
+    if train.batch_size < 1 or train.batch_size % devices:
+        raise ValueError(
+            f"found config.train.batch_size {train.batch_size}; expected a positive multiple of "
+            f"the {devices} devices that share a batch."
+        )
+    for entry in ("evals", "log_every"):
+        if train[entry] < 1:
+            raise ValueError(f"found config.train.{entry} {train[entry]}; expected at least 1.")
+    if train.steps < 0 or (train.steps == 0 and train.epochs <= 0):
+        raise ValueError(
+            f"found config.train.steps {train.steps} and epochs {train.epochs}; expected a "
+            "positive number of either."
+        )
+    if not 0.0 <= train.label_smoothing < 1.0:
+        raise ValueError(
+            f"found config.train.label_smoothing {train.label_smoothing}; expected [0, 1)."
+        )
+    if not 0.0 <= config.optim.momentum < 1.0:
+        raise ValueError(f"found config.optim.momentum {config.optim.momentum}; expected [0, 1).")
+    model_spec(config).build(1)
+
+
+def model_spec(config: ConfigDict) -> ModelSpec:
+    """Return the network of a config."""
+    adapter = config.adapter
+    return ModelSpec(
+        backbone=config.backbone.name,
+        width=config.backbone.width,
+        adapter=adapter.kind,
+        stages=names(adapter.stages),
+        convs=names(adapter.convs),
+        dropout=(adapter.dropout_first, adapter.dropout_second),
+        adapter_init=adapter.init,
+    )
+
+
+def domain_options(config: ConfigDict, name: str) -> dict[str, Any]:
+    """Return config.options of one domain as plain values ({} where there are none)."""
+    options = config.options.get(name, {})
+    return options.to_dict() if isinstance(options, ConfigDict) else dict(options)
+
+
+def remember(config: ConfigDict, workdir: Path) -> None:
+    """Write <workdir>/config.json, or check that the run there has the same config.
+
+    Raises:
+      ValueError: it differs in an entry that a resumed run must keep.
+    """
+    now = _flat(json.loads(config.to_json_best_effort()))
+    path = workdir / "config.json"
+    if path.is_file():
+        before = _flat(json.loads(path.read_text()))
+        changed = [
+            f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+            and key not in FREE
+            and not key.startswith("options.")
+        ]
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run with another config:\n"
+                + "\n".join(changed)
+                + "\nUse another --workdir, or the same values to resume."
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    path.write_text(config.to_json_best_effort(indent=1) + "\n")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            leaves |= _flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
