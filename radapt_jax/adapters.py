@@ -28,14 +28,14 @@ class ParallelAdapter(nn.Module):
     features: int
     stride: int = 1
     dropout: float = 0.0
-    init: str = "zeros"
+    initializer: str = "zeros"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
         shape = (x.shape[-1], self.features)
-        kernel = domain_variable(self, "adapters", "kernel", INITS[self.init], shape).value
+        kernel = domain_variable(self, "adapters", "kernel", INITS[self.initializer], shape).value
         # With stride 2 and padding (1, 1), the centre tap of a 3x3 filter reads every second
         # pixel from the first on, and so does a 1x1 filter.
         x = x[:, :: self.stride, :: self.stride]
@@ -49,14 +49,14 @@ class SeriesAdapter(nn.Module):
     The norm inside belongs to the adapter. `__call__(u, train=...)` keeps the shape (b, h, w, c).
     """
 
-    init: str = "zeros"
+    initializer: str = "zeros"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, u: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
         shape = (u.shape[-1], u.shape[-1])
-        kernel = domain_variable(self, "adapters", "kernel", INITS[self.init], shape).value
+        kernel = domain_variable(self, "adapters", "kernel", INITS[self.initializer], shape).value
         normed = DomainNorm(self.dtype, self.axis_name, name="norm")(u, train=train)
         return u + normed @ kernel.astype(self.dtype)
 
@@ -72,7 +72,7 @@ class AdaptedConv(nn.Module):
     stride: int = 1
     adapter: str = "none"
     dropout: float = 0.0
-    adapter_init: str = "zeros"
+    initializer: str = "zeros"
     dtype: Any = jnp.float32
     axis_name: str | None = None
     norm_axis: str | None = None
@@ -89,17 +89,17 @@ class AdaptedConv(nn.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         if self.adapter == "parallel":
-            alpha = ParallelAdapter(
+            parallel = ParallelAdapter(
                 self.features,
                 self.stride,
                 self.dropout,
-                self.adapter_init,
+                self.initializer,
                 self.dtype,
                 self.axis_name,
                 name="adapter",
             )
-            return y + alpha(x, train=train)
+            return y + parallel(x, train=train)
         if self.adapter == "series":
-            alpha = SeriesAdapter(self.adapter_init, self.dtype, self.norm_axis, name="adapter")
-            return alpha(y, train=train)
+            series = SeriesAdapter(self.initializer, self.dtype, self.norm_axis, name="adapter")
+            return series(y, train=train)
         return y

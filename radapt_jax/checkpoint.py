@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +139,16 @@ class TrainingCheckpoints:
     """Training states of one domain; keeps the latest and the one with the best validation top-1.
 
     A context manager: saving goes on in the background, and leaving waits for it.
+
+    Args:
+      folder: where they are kept.
+      leave_out: fields of the state that are not saved, because they are frozen and on disk
+        already (the shared weights).
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, leave_out: Collection[str] = ()) -> None:
         keep = ocp.training.preservation_policies
+        self._leave_out = leave_out
         self._checkpointer = ocp.training.Checkpointer(
             Path(folder).absolute(),
             preservation_policy=keep.AnyPreservationPolicy(
@@ -157,37 +163,45 @@ class TrainingCheckpoints:
     def __exit__(self, *_: object) -> None:
         self._checkpointer.close()
 
+    def top1(self) -> dict[int, float]:
+        """Return the validation top-1 (percent) by step of the checkpoints there are."""
+        self._checkpointer.wait()
+        return {found.step: _top1(found.metrics) for found in self._checkpointer.checkpoints}
+
     @property
     def latest(self) -> int | None:
         """The step of the newest checkpoint, or None."""
-        found = self._checkpointer.latest
-        return found.step if found else None
+        return max(self.top1(), default=None)
 
     @property
     def best(self) -> int | None:
         """The step of the checkpoint with the highest validation top-1 (the first of equals)."""
-        self._checkpointer.wait()
-        found = [(_top1(it.metrics), -it.step) for it in self._checkpointer.checkpoints]
-        return -max(found)[1] if found else None
+        found = self.top1()
+        return max(sorted(found), key=lambda step: found[step], default=None)
 
     def save(self, step: int, state: Any, top1: float) -> None:
         """Save a training state in the background; it is copied to the host first."""
-        host = jax.tree.map(np.array, serialization.to_state_dict(state))
+        host = jax.tree.map(np.array, self._part(state))
         self._checkpointer.save_async(step, host, force=True, metrics={"top1": float(top1)})
 
-    def load(self, step: int, state: Any) -> Any:
-        """Return a state like `state` with the values saved at `step`.
+    def load(self, step: int, like: Any) -> Any:
+        """Return a state as `like`, on the host, with what was saved at `step`.
 
         Raises:
-          ValueError: shapes or dtypes differ from `state`'s.
+          ValueError: shapes or dtypes differ from `like`'s.
         """
         self._checkpointer.wait()
-        expected = serialization.to_state_dict(state)
+        expected = self._part(like)
         found = self._checkpointer.metadata(step).metadata
         what = f"the training state {self._checkpointer.directory}/{step}"
         trees.check_like(_without_empty(found), _without_empty(expected), what)
-        host = jax.tree.map(np.array, self._checkpointer.load(step))
-        return serialization.from_state_dict(state, _fill_empty(host, expected))
+        host = _fill_empty(jax.tree.map(np.array, self._checkpointer.load(step)), expected)
+        kept = serialization.to_state_dict(like)
+        return serialization.from_state_dict(like, {**kept, **host})
+
+    def _part(self, state: Any) -> dict[str, Any]:
+        fields = serialization.to_state_dict(state)
+        return {name: tree for name, tree in fields.items() if name not in self._leave_out}
 
 
 def _top1(metrics: Any) -> float:

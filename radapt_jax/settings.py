@@ -47,7 +47,8 @@ def check(config: ConfigDict, devices: int) -> None:
         raise ValueError(f"found config.export {config.export!r}; expected 'latest' or 'best'.")
     if config.backbone.dtype not in DTYPES:
         raise ValueError(
-            f"found config.backbone.dtype {config.backbone.dtype!r}; expected one of {list(DTYPES)}."
+            f"found config.backbone.dtype {config.backbone.dtype!r}; "
+            f"expected one of {list(DTYPES)}."
         )
     train = config.train
     if train.batch_size < 1 or train.batch_size % devices:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jaxtyping import Array, Float
@@ -28,22 +29,30 @@ Batch = Mapping[str, Any]
 class State(struct.PyTreeNode):
     """All that training changes: the step, the three collections and the optimiser's state."""
 
-    step: Array
+    step: Any  # int32 ()
     params: Any
     adapters: Any
     batch_stats: Any
     opt_state: Any
 
     @classmethod
-    def create(cls, variables: Mapping[str, Any], optimizer: optax.GradientTransformation) -> State:
-        """Return the state at step 0, from variables that are copied first.
+    def create(
+        cls,
+        variables: Mapping[str, Any],
+        optimizer: optax.GradientTransformation,
+        devices: Sequence[jax.Device],
+    ) -> State:
+        """Return the state at step 0 on all devices, from copies of `variables`.
 
         The step donates its state; an array that came to the device without a copy would be
         deleted under its owner's hands.
         """
-        own = jax.tree.map(jnp.asarray, trees.to_numpy(variables))
+        own = trees.to_numpy(variables)
         weights = {"params": own["params"], "adapters": own["adapters"]}
-        return cls(jnp.zeros((), jnp.int32), **own, opt_state=jax.jit(optimizer.init)(weights))
+        opt_state = jax.eval_shape(optimizer.init, weights)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), opt_state)
+        step = np.zeros((), np.int32)
+        return replicate(cls(step=step, **own, opt_state=zeros), devices)
 
     @property
     def weights(self) -> dict[str, Any]:
@@ -52,6 +61,13 @@ class State(struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, Any]:
         return {**self.weights, "batch_stats": self.batch_stats}
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Put a tree on all devices as the steps return it, so that they compile only once."""
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.device_put(tree, everywhere)
 
 
 def update(
@@ -161,7 +177,7 @@ def make_eval_step(
 
     def step(variables: Mapping[str, Any], batch: Batch) -> dict[str, Array]:
         images = augment.eval_images(batch["image"], batch["extent"], domain)
-        logits = model.apply(variables, images, train=False)
+        logits: Any = model.apply(variables, images, train=False)
         return jax.lax.psum(metrics.sums(logits, batch["label"], batch["mask"]), AXIS)
 
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=list(devices))

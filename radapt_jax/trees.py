@@ -23,7 +23,7 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split(tree: Tree, keep: Callable[[str], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split a tree by path into flat dicts: the leaves for which `keep(path)` holds, and the rest."""
+    """Split a tree into flat dicts by path: leaves for which `keep(path)` holds, and the rest."""
     leaves = flatten(tree)
     kept = {path: leaf for path, leaf in leaves.items() if keep(path)}
     return kept, {path: leaf for path, leaf in leaves.items() if path not in kept}

@@ -51,7 +51,8 @@ def train_images(
 def _crop(images: Array, starts: Array, size: int) -> Array:
     if images.shape[1:3] == (size, size):
         return images
-    cut = lambda image, start: jax.lax.dynamic_slice(  # noqa: E731
-        image, (start[0], start[1], 0), (size, size, 3)
-    )
+
+    def cut(image: Array, start: Array) -> Array:
+        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), (size, size, 3))
+
     return jax.vmap(cut)(images, starts)

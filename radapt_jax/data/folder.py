@@ -54,8 +54,8 @@ def open_folder(name: str, root: str | Path) -> Source:
     found = {split: files for split, files in members.items() if files}
     if "train" not in found:
         raise ValueError(
-            f"domain {name!r}: found no training images under {folder if archive is None else archive};"
-            " expected train/<class>/<image> (or train.tar.gz with <class>/<image>)."
+            f"domain {name!r}: found no training images in {folder if archive is None else archive}"
+            "; expected train/<class>/<image> (or train.tar.gz with <class>/<image>)."
         )
     folders = sorted({file.label for file in found["train"]}, key=_numbers_first)
     for split, files in found.items():
@@ -96,29 +96,29 @@ def _list_split(folder: Path, split: str) -> list[_File]:
             files = sorted(path for path in (folder / alias).glob("*/*") if _is_image(path.name))
             return [_File(path.parent.name, str(path), None, _stamp(path.stat())) for path in files]
         if archive := _first_tar(folder, alias):
-            return _list_tar(archive, lambda parts: parts[-2] if len(parts) >= 2 else None)
+            return [file for _, file in _list_tar(archive)]
     return []
 
 
 def _list_archive(archive: Path) -> dict[str, list[_File]]:
     """List `<split>/<class>/<image>` of one tar file; a leading folder is allowed."""
-    found = {}
-    for split, aliases in SPLIT_NAMES.items():
-        found[split] = _list_tar(
-            archive,
-            lambda parts, aliases=aliases: (
-                parts[-2] if len(parts) >= 3 and parts[-3] in aliases else None
-            ),
-        )
+    ours = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
+    found: dict[str, list[_File]] = {split: [] for split in SPLITS}
+    for parts, file in _list_tar(archive):
+        if len(parts) >= 3 and parts[-3] in ours:
+            found[ours[parts[-3]]].append(file)
     return found
 
 
-def _list_tar(archive: Path, label_of: Callable[[tuple[str, ...]], str | None]) -> list[_File]:
+def _list_tar(archive: Path) -> list[tuple[tuple[str, ...], _File]]:
+    """List the images of a tar file that lie in some folder, with the parts of their paths."""
     stamp = _stamp(archive.stat())
     with tarfile.open(archive) as tar:
         names = [member.name for member in tar if member.isfile() and _is_image(member.name)]
-    labelled = ((label_of(PurePosixPath(name).parts), name) for name in names)
-    return [_File(label, name, archive, stamp) for label, name in labelled if label is not None]
+    paths = [(PurePosixPath(name).parts, name) for name in names]
+    return [
+        (parts, _File(parts[-2], name, archive, stamp)) for parts, name in paths if len(parts) > 1
+    ]
 
 
 def _stamp(stat) -> str:

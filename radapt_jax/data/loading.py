@@ -60,6 +60,9 @@ class DataSpec:
                 "in [0, 1)."
             )
 
+        if self.dir:
+            object.__setattr__(self, "dir", str(Path(self.dir).expanduser().absolute()))
+
     def open(self) -> Source:
         source = SOURCES[self.source](self)
         return dataclasses.replace(source, name=self.name)
@@ -76,7 +79,7 @@ OPTIONS = (*(field.name for field in dataclasses.fields(DataSpec) if field.name 
 
 @dataclasses.dataclass(frozen=True)
 class DomainData:
-    """A domain's facts, its splits ("train", and "val" and "test" where there are any), its spec."""
+    """A domain's facts, its splits (train, and val and test where there are any), its spec."""
 
     domain: Domain
     splits: Mapping[str, Split]

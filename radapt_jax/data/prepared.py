@@ -34,7 +34,7 @@ def open_tfds(name: str, data_dir: str | Path, *, dataset: str | None = None) ->
     if file_format is None or file_format.value != "array_record":
         raise ValueError(
             f"{folder} holds {file_format.value if file_format else 'unknown'} files; expected "
-            'array_record. Prepare it again with builder.download_and_prepare(file_format="array_record").'
+            "array_record. Prepare it again: download_and_prepare(file_format='array_record')."
         )
     image, label = _features(builder, folder)
     splits = {

@@ -31,7 +31,7 @@ class Block(nn.Module):
     stride: int
     adapters: tuple[str, str]
     dropout: tuple[float, float]
-    shared: dict[str, Any]  # of both convolutions: adapter_init, dtype, axis names
+    shared: dict[str, Any]  # of both convolutions: initializer, dtype, axis names
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
@@ -109,7 +109,7 @@ class ResNet26(nn.Module):
             )
         norm_axis = self.axis_name if self.sync_norm else None
         shared = {
-            "adapter_init": self.adapter_init,
+            "initializer": self.adapter_init,
             "dtype": self.dtype,
             "axis_name": self.axis_name,
             "norm_axis": norm_axis,

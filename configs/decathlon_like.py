@@ -1,0 +1,42 @@
+"""Ten small real domains at 32 px, for two CPU cores: pre-train on one, adapt to the others.
+
+python train.py --config configs/decathlon_like.py:scratch --workdir runs/pretrain
+python train.py --config configs/decathlon_like.py:parallel --config.init_from=runs/pretrain \
+    --workdir runs/parallel
+
+The name after the colon is a recipe of configs/. The images are expected in
+data/decathlon_like/<domain>/{train,test}.tar.gz; say otherwise with --config.data.dir.
+Adapter decay follows the size of the training set, as in CVPR 2018, section 4.1.
+"""
+
+import importlib
+
+WHOLE = {"crop": "centre", "flip": False}  # signs and letters: neither cropped nor mirrored
+OPTIONS = {
+    "tiny_imagenet": {"val_fraction": 0.02},
+    "chars74k": {**WHOLE, "adapter_decay": 5e-4},
+    "cifar100": {"adapter_decay": 5e-4},
+    "daimler_ped": {"adapter_decay": 5e-4},
+    "dtd10": {"adapter_decay": 2e-3},
+    "gtsrb": {**WHOLE, "adapter_decay": 5e-4, "val": "blocks"},  # frames of a track are alike
+    "omniglot": {**WHOLE, "adapter_decay": 5e-4},
+    "pacs_sketch": {"adapter_decay": 5e-4},
+    "rsscn7": {"adapter_decay": 2e-3},
+    "vgg_flowers": {"adapter_decay": 2e-3},
+}
+
+
+def get_config(recipe="parallel"):
+    config = importlib.import_module(f"configs.{recipe}").get_config()
+    pretraining = config.start == "random"
+    config.domains = "tiny_imagenet" if pretraining else "cifar100,gtsrb,omniglot"
+    config.backbone.width = 0.25
+    config.data.dir = "data/decathlon_like"
+    config.data.resize, config.data.size = 36, 32
+    for name, options in OPTIONS.items():
+        config.options[name] = dict(options)
+    config.train.batch_size = 128 if pretraining else 64
+    config.train.epochs = 12.0 if pretraining else 20.0
+    config.train.evals = 12 if pretraining else 10
+    config.optim.schedule = "cosine"
+    return config

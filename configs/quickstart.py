@@ -1,0 +1,26 @@
+"""Real images that ship inside Python packages: a family in minutes, without a download.
+
+python train.py --config configs/quickstart.py:scratch --workdir runs/quickstart/pretrain
+python train.py --config configs/quickstart.py:parallel \
+    --config.init_from=runs/quickstart/pretrain --workdir runs/quickstart
+
+The name after the colon is a recipe of configs/. Pre-training tells from which of 16 photographs
+a patch is; the targets are handwritten digits, surfaces and faces.
+"""
+
+import importlib
+
+
+def get_config(recipe="parallel"):
+    config = importlib.import_module(f"configs.{recipe}").get_config()
+    pretraining = config.start == "random"
+    config.domains = "pictures" if pretraining else "digits,surfaces,faces"
+    config.data.source = "embedded"
+    config.data.resize, config.data.size = 36, 32
+    config.options.digits = {"crop": "centre", "flip": False}
+    config.backbone.width = 0.25
+    config.optim.schedule = "cosine"
+    config.train.batch_size = 64 if pretraining else 32
+    config.train.steps = 500 if pretraining else 300
+    config.train.evals = 5
+    return config

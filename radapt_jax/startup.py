@@ -1,0 +1,43 @@
+"""What a command does before anything else: logs, and the compilation cache."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app
+from absl import logging as absl_logging
+
+USER_ERRORS = (ValueError, KeyError, FileNotFoundError, FloatingPointError)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run an absl main: our log lines only, errors of the user's as one message, exit code 1.
+
+    XLA's compiled programs are kept in ~/.cache/radapt_jax/xla (or JAX_COMPILATION_CACHE_DIR), so
+    that the next start of the same program takes seconds less.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path("~/.cache/radapt_jax/xla").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+    def guarded(argv: list[str]) -> None:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells each save in ten lines
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        ours = logging.getLogger("radapt_jax")
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+        if len(argv) > 1:
+            raise app.UsageError(f"found arguments {argv[1:]}; expected flags (--name=value) only.")
+        try:
+            main(argv)
+        except USER_ERRORS as error:
+            message = error.args[0] if isinstance(error, KeyError) else error
+            sys.exit(f"error: {message}")
+
+    app.run(guarded)

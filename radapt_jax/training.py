@@ -1,0 +1,181 @@
+"""Training of one domain, from its first variables to its last."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from radapt_jax import optim, settings, trees
+from radapt_jax.checkpoint import TrainingCheckpoints
+from radapt_jax.data import batches
+from radapt_jax.data.loading import DomainData
+from radapt_jax.evaluate import evaluate
+from radapt_jax.logs import RunLog
+from radapt_jax.steps import State, make_eval_step, make_train_step, replicate
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What follows from a config and the size of a domain.
+
+    `stops` are the steps after which it is evaluated and saved; `decay` has the domain's own
+    decay of adapters in it.
+    """
+
+    total: int
+    steps_per_epoch: float
+    stops: frozenset[int]
+    schedule: optax.Schedule
+    decay: Mapping[str, float | None]
+
+    @classmethod
+    def of(cls, config: ConfigDict, data: DomainData) -> Plan:
+        train, adapter_decay = config.train, data.domain.adapter_decay
+        steps_per_epoch = len(data.splits["train"]) / train.batch_size
+        total = train.steps or max(round(train.epochs * steps_per_epoch), 1)
+        schedule = optim.make_schedule(
+            config.optim.schedule,
+            config.optim.learning_rate,
+            total,
+            drop_at=config.optim.drop_at,
+            drop_by=config.optim.drop_by,
+            warmup=config.optim.warmup,
+        )
+        decay = config.optim.decay.to_dict()
+        if decay["adapters"] is not None and adapter_decay is not None:
+            decay["adapters"] = adapter_decay
+        stops = {round((index + 1) * total / train.evals) for index in range(train.evals)}
+        return cls(total, steps_per_epoch, frozenset(stops - {0}), schedule, decay)
+
+
+def train_domain(
+    config: ConfigDict, data: DomainData, variables: Mapping[str, Any], workdir: Path
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Train one domain and return its variables (NumPy) and results.
+
+    Goes on from the latest checkpoint under `<workdir>/training/<domain>`, if there is one.
+
+    Args:
+      config: as in configs/base.py.
+      data: the domain, with a train split; val is evaluated where there is one.
+      variables: where to start: `params`, `adapters` and `batch_stats`.
+      workdir: of the run.
+
+    Returns:
+      The variables of the exported state, and `{"val": top-1 in percent, "step": its step}`.
+
+    Raises:
+      FloatingPointError: the loss is NaN or infinite.
+    """
+    domain, train, spec = data.domain, config.train, settings.model_spec(config)
+    devices, dtype = jax.local_devices(), settings.DTYPES[config.backbone.dtype]
+    plan = Plan.of(config, data)
+    labels = optim.labels({key: variables[key] for key in ("params", "adapters")}, plan.decay)
+    optimizer = optim.make_optimizer(labels, plan.decay, plan.schedule, config.optim.momentum)
+    train_step = make_train_step(
+        spec,
+        domain,
+        optimizer,
+        labels,
+        devices=devices,
+        seed=config.seed,
+        smoothing=train.label_smoothing,
+        sync_norm=train.sync_norm,
+        dtype=dtype,
+    )
+    eval_step = make_eval_step(spec, domain, devices=devices, dtype=dtype)
+    images, val = data.splits["train"], data.splits.get("val")
+    log.info(
+        "%s: %s, %d classes, %d training images, %d steps, decay %s",
+        domain.name,
+        config.method,
+        domain.num_classes,
+        len(images),
+        plan.total,
+        plan.decay,
+    )
+
+    state = State.create(variables, optimizer, devices)
+    frozen = ("params",) if plan.decay["filters"] is None else ()
+    with TrainingCheckpoints(workdir / "training" / domain.name, frozen) as checkpoints:
+        if (latest := checkpoints.latest) is not None:
+            state = replicate(checkpoints.load(latest, state), devices)
+            log.info("%s: resumed at step %d of %d", domain.name, latest, plan.total)
+        start = int(state.step)
+        with RunLog(workdir, domain.name, start, plan.total, train.batch_size) as run_log:
+            meter = Meter()
+            for step in range(start, plan.total):
+                batch = batches.train_batch(
+                    images, train.batch_size, config.seed, step, len(devices)
+                )
+                state, measured = train_step(state, batch)
+                meter.add(measured, train.batch_size)
+                run_log.advance()
+                done = step + 1
+                epoch = done / plan.steps_per_epoch
+                if done % train.log_every == 0 or done in plan.stops:
+                    means = meter.means(domain.name, done)
+                    rate = float(plan.schedule(step))
+                    run_log.write(done, epoch, "train", **means, learning_rate=rate)
+                    meter = Meter()
+                if done in plan.stops:
+                    top1 = 0.0
+                    if val is not None:
+                        found = evaluate(
+                            eval_step, state.variables, val, train.batch_size, len(devices)
+                        )
+                        top1 = found["top1"]
+                        run_log.write(done, epoch, "val", loss=found["loss"], top1=top1)
+                    checkpoints.save(done, state, top1)
+                    meter = Meter()
+        exported = checkpoints.best if config.export == "best" else checkpoints.latest
+        assert exported is not None, "the last step is among the stops"
+        if exported != int(state.step):
+            state = checkpoints.load(exported, state)
+        results = {"step": float(exported)}
+        if val is not None:
+            results["val"] = checkpoints.top1()[exported]
+    return trees.to_numpy(state.variables), results
+
+
+class Meter:
+    """Means of the steps since it was made; reading them waits for the device."""
+
+    def __init__(self) -> None:
+        self._measured: list[Mapping[str, jax.Array]] = []
+        self._images = 0
+        self._since = time.monotonic()
+
+    def add(self, measured: Mapping[str, jax.Array], images: int) -> None:
+        self._measured.append(measured)
+        self._images += images
+
+    def means(self, domain: str, step: int) -> dict[str, float]:
+        """Return mean loss (nats), top-1 (percent) and images per second.
+
+        Raises:
+          FloatingPointError: the loss is NaN or infinite.
+        """
+        values = jax.device_get(self._measured)
+        loss = float(np.mean([value["loss"] for value in values]))
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"{domain}: the loss is {loss} within the {len(values)} steps before step {step}. "
+                "Lower config.optim.learning_rate, or add config.optim.warmup."
+            )
+        return {
+            "loss": loss,
+            "top1": 100 * float(np.mean([value["top1"] for value in values])),
+            "images_per_second": self._images / (time.monotonic() - self._since),
+        }
