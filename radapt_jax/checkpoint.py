@@ -175,9 +175,9 @@ class TrainingCheckpoints:
 
     @property
     def best(self) -> int | None:
-        """The step of the checkpoint with the highest validation top-1 (the first of equals)."""
+        """The step of the checkpoint with the highest validation top-1 (the last of equals)."""
         found = self.top1()
-        return max(sorted(found), key=lambda step: found[step], default=None)
+        return max(found, key=lambda step: (found[step], step), default=None)
 
     def save(self, step: int, state: Any, top1: float) -> None:
         """Save a training state in the background; it is copied to the host first."""

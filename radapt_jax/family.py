@@ -72,8 +72,8 @@ class Family:
 
     @property
     def domains(self) -> list[str]:
-        """Names of the domains, in the order in which they were added."""
-        return list(self._members)
+        """Names of the domains: the source that w was pre-trained on, then the others, sorted."""
+        return sorted(self._members, key=lambda name: (name != self.shared.source, name))
 
     def __getitem__(self, domain: str) -> Member:
         """Return what the family holds of one domain.
@@ -89,7 +89,7 @@ class Family:
         return domain in self._members
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._members)
+        return iter(self.domains)
 
     def __len__(self) -> int:
         return len(self._members)

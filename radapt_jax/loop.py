@@ -43,14 +43,19 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     workdir = Path(workdir).absolute()
     settings.check(config, jax.local_device_count())
     family = _open_family(config, workdir)
-    settings.remember(config, workdir)
-    for name in settings.names(config.domains):
-        if family is not None and name in family:
+    settings.check_same(config, workdir)
+    finished = [] if family is None else family.domains
+    todo = {}
+    for name in settings.names(config.domains):  # all images are sought before any is trained on
+        if name in finished:
             log.info("%s: finished before, kept.", name)
-            continue
-        data = load_domain(
-            name, _data_defaults(config), settings.domain_options(config, name), config.data.cache
-        )
+        else:
+            options = settings.domain_options(config, name)
+            todo[name] = load_domain(name, _data_defaults(config), options, config.data.cache)
+    settings.remember(config, workdir)
+    if family is not None and not (workdir / "shared").is_dir():
+        family.save(workdir)
+    for data in todo.values():
         family = _train_and_add(config, family, data, workdir)
     assert family is not None, "settings.check wants at least one domain"
     rows = evaluate_family(
@@ -91,11 +96,9 @@ def _open_family(config: ConfigDict, workdir: Path) -> Family | None:
             "has it already. To train it again, give it another name: config.options.<name> = "
             f"{{'dataset': {source[0]!r}}}."
         )
-    family = Family(
+    return Family(
         shared, [checkpoint.load_member(config.init_from, shared.source)] if shared.source else []
     )
-    family.save(workdir)
-    return family
 
 
 def _data_defaults(config: ConfigDict) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
+from radapt_jax import optim
 from radapt_jax.models import ModelSpec
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -70,6 +72,7 @@ def check(config: ConfigDict, devices: int) -> None:
         )
     if not 0.0 <= config.optim.momentum < 1.0:
         raise ValueError(f"found config.optim.momentum {config.optim.momentum}; expected [0, 1).")
+    schedule(config, total_steps=100)
     model_spec(config).build(1)
 
 
@@ -87,37 +90,49 @@ def model_spec(config: ConfigDict) -> ModelSpec:
     )
 
 
+def schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
+    """Return the learning rate by step."""
+    entries = config.optim
+    return optim.make_schedule(
+        entries.schedule,
+        entries.learning_rate,
+        total_steps,
+        drop_at=entries.drop_at,
+        drop_by=entries.drop_by,
+        warmup=entries.warmup,
+    )
+
+
 def domain_options(config: ConfigDict, name: str) -> dict[str, Any]:
     """Return config.options of one domain as plain values ({} where there are none)."""
     options = config.options.get(name, {})
     return options.to_dict() if isinstance(options, ConfigDict) else dict(options)
 
 
-def remember(config: ConfigDict, workdir: Path) -> None:
-    """Write <workdir>/config.json, or check that the run there has the same config.
-
-    Raises:
-      ValueError: it differs in an entry that a resumed run must keep.
-    """
-    now = _flat(json.loads(config.to_json_best_effort()))
+def check_same(config: ConfigDict, workdir: Path) -> None:
+    """Raise ValueError if <workdir> holds a run whose config differs in what a run must keep."""
     path = workdir / "config.json"
-    if path.is_file():
-        before = _flat(json.loads(path.read_text()))
-        changed = [
-            f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-            and key not in FREE
-            and not key.startswith("options.")
-        ]
-        if changed:
-            raise ValueError(
-                f"{workdir} holds a run with another config:\n"
-                + "\n".join(changed)
-                + "\nUse another --workdir, or the same values to resume."
-            )
+    if not path.is_file():
+        return
+    now = _flat(json.loads(config.to_json_best_effort()))
+    before = _flat(json.loads(path.read_text()))
+    changed = [
+        f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in FREE and not key.startswith("options.")
+    ]
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run with another config:\n"
+            + "\n".join(changed)
+            + "\nUse another --workdir, or the same values to resume."
+        )
+
+
+def remember(config: ConfigDict, workdir: Path) -> None:
+    """Write <workdir>/config.json."""
     workdir.mkdir(parents=True, exist_ok=True)
-    path.write_text(config.to_json_best_effort(indent=1) + "\n")
+    (workdir / "config.json").write_text(config.to_json_best_effort(indent=1) + "\n")
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -44,18 +44,11 @@ class Plan:
         train, adapter_decay = config.train, data.domain.adapter_decay
         steps_per_epoch = len(data.splits["train"]) / train.batch_size
         total = train.steps or max(round(train.epochs * steps_per_epoch), 1)
-        schedule = optim.make_schedule(
-            config.optim.schedule,
-            config.optim.learning_rate,
-            total,
-            drop_at=config.optim.drop_at,
-            drop_by=config.optim.drop_by,
-            warmup=config.optim.warmup,
-        )
         decay = config.optim.decay.to_dict()
         if decay["adapters"] is not None and adapter_decay is not None:
             decay["adapters"] = adapter_decay
         stops = {round((index + 1) * total / train.evals) for index in range(train.evals)}
+        schedule = settings.schedule(config, total)
         return cls(total, steps_per_epoch, frozenset(stops - {0}), schedule, decay)
 
 

@@ -53,6 +53,6 @@ def _crop(images: Array, starts: Array, size: int) -> Array:
         return images
 
     def cut(image: Array, start: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (start[0], start[1], 0), (size, size, 3))
+        return jax.lax.dynamic_slice(image, (*start, jnp.zeros_like(start[0])), (size, size, 3))
 
     return jax.vmap(cut)(images, starts)

@@ -12,6 +12,7 @@ Patches for training and test come from disjoint regions of each picture.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from PIL import Image
 from radapt_jax.data.sources import Example, Source
 
 PATCH = 40  # side of a patch in pixels
+MIN_CONTRAST = 4.0  # grey levels of standard deviation; an empty patch shows no picture
 TRAIN_SHARE = 0.6  # of a picture's longer side; a gap of one patch follows, then test
 
 Split = list[tuple[int, np.ndarray]]
@@ -47,7 +49,7 @@ def open_embedded(name: str) -> Source:
         )
 
     packages = ("scikit-learn", "scikit-image", "matplotlib")
-    key = f"embedded {name} v1 " + " ".join(f"{package} {version(package)}" for package in packages)
+    key = f"embedded {name} v2 " + " ".join(f"{package} {version(package)}" for package in packages)
     return Source(name, classes, {split: reader(split) for split in ("train", "test")}, key)
 
 
@@ -106,11 +108,16 @@ def _patches(names: tuple[str, ...], train: int, test: int, seed: int) -> dict[s
         for split, amount in (("train", train), ("test", test)):
             region = regions[split]
             places = np.random.default_rng([seed, label, amount])
-            tops = places.integers(0, region.shape[0] - PATCH + 1, amount)
-            lefts = places.integers(0, region.shape[1] - PATCH + 1, amount)
-            for top, left in zip(tops, lefts, strict=True):
-                splits[split].append((label, region[top : top + PATCH, left : left + PATCH]))
+            patches = (_random_patch(region, places) for _ in range(20 * amount))
+            seen = (patch for patch in patches if patch.std() > MIN_CONTRAST)
+            splits[split] += [(label, patch) for patch in itertools.islice(seen, amount)]
     return splits
+
+
+def _random_patch(region: np.ndarray, places: np.random.Generator) -> np.ndarray:
+    top = int(places.integers(0, region.shape[0] - PATCH + 1))
+    left = int(places.integers(0, region.shape[1] - PATCH + 1))
+    return region[top : top + PATCH, left : left + PATCH]
 
 
 def _digits() -> dict[str, Split]:

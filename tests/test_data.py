@@ -1,0 +1,337 @@
+"""Sources, the decoded cache, batches and augmentation."""
+
+import io
+import tarfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from conftest import SHARED, SMALL
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from radapt_jax.data import augment, batches
+from radapt_jax.data.embedded import DOMAINS, open_embedded
+from radapt_jax.data.folder import open_folder
+from radapt_jax.data.images import centre_crop, decode
+from radapt_jax.data.loading import load_domain
+from radapt_jax.data.prepared import open_tfds
+
+FOLDER = {"source": "folder", "size": 16, "resize": 20, "squash": False, "val_fraction": 0.25}
+
+
+def pixels(data, split):
+    return data.splits[split].gather(np.arange(len(data.splits[split])))
+
+
+# Sources
+
+
+@pytest.mark.parametrize("name", sorted(DOMAINS))
+def test_embedded_domains_are_real_and_whole(name):
+    source = open_embedded(name)
+    for split in ("train", "test"):
+        examples = list(source.splits[split]())
+        assert {example.label for example in examples} == set(range(len(source.classes)))
+        assert np.std([example.image.mean() for example in examples]) > 1
+    first = [example.image for example in source.splits["train"]()]
+    again = [example.image for example in source.splits["train"]()]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_no_embedded_test_image_is_a_training_image():
+    for name in DOMAINS:
+        source = open_embedded(name)
+        seen = {example.image.tobytes() for example in source.splits["train"]()}
+        test = [example.image.tobytes() for example in source.splits["test"]()]
+        assert not seen & set(test), name
+
+
+def make_tar(path, folder, prefix=""):
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as tar:
+        for file in sorted(folder.rglob("*.png")):
+            tar.add(file, f"{prefix}{file.relative_to(folder)}")
+
+
+def test_folder_tar_and_tar_by_split_are_the_same_domain(image_folder, tmp_path, cache_dir):
+    make_tar(tmp_path / "one.tar", image_folder / "rocks", "some/folder/")
+    (tmp_path / "split").mkdir()
+    for split in ("train", "test"):
+        make_tar(tmp_path / "split" / f"{split}.tar.gz", image_folder / "rocks" / split)
+    folder = load_domain("rocks", {**FOLDER, "dir": image_folder}, {}, cache_dir)
+    assert folder.domain.classes == ("brick", "grass", "gravel")
+    assert {split: len(part) for split, part in folder.splits.items()} == {
+        "train": 9,
+        "test": 6,
+        "val": 3,
+    }
+    for name in ("one", "split"):
+        other = load_domain(name, {**FOLDER, "dir": tmp_path}, {}, cache_dir)
+        assert other.domain.classes == folder.domain.classes
+        for split in ("train", "val", "test"):
+            for ours, theirs in zip(pixels(other, split), pixels(folder, split), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_changed_images_are_decoded_again(image_folder, tmp_path, cache_dir):
+    make_tar(tmp_path / "a.tar", image_folder / "rocks")
+    before = load_domain("a", {**FOLDER, "dir": tmp_path}, {}, cache_dir)
+    (image_folder / "rocks2").mkdir(exist_ok=True)
+    make_tar(tmp_path / "a.tar", image_folder)  # <name>/<split>/<class>/<image>
+    with tarfile.open(tmp_path / "a.tar", "a") as tar:
+        encoded = io.BytesIO()
+        Image.new("RGB", (30, 30), (255, 0, 0)).save(encoded, "PNG")
+        member = tarfile.TarInfo("rocks/train/gravel/new.png")
+        member.size = encoded.tell()
+        encoded.seek(0)
+        tar.addfile(member, encoded)
+    after = load_domain("a", {**FOLDER, "dir": tmp_path}, {}, cache_dir)
+    whole = {split: len(before.splits[split]) for split in before.splits}
+    assert sum(len(after.splits[split]) for split in after.splits) == sum(whole.values()) + 1
+
+
+def test_missing_images_say_where_they_were_sought(image_folder, tmp_path, cache_dir):
+    with pytest.raises(FileNotFoundError, match=r"nope.*rocks"):
+        load_domain("nope", {**FOLDER, "dir": image_folder}, {}, cache_dir)
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(ValueError, match="no training images"):
+        open_folder("empty", tmp_path)
+    for split, label in (("train", "a"), ("test", "b")):
+        (tmp_path / "uneven" / split / label).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "uneven" / split / label / "0.png")
+    with pytest.raises(ValueError, match=r"without training images: \['b'\]"):
+        open_folder("uneven", tmp_path)
+
+
+def test_an_unreadable_image_is_named(image_folder, tmp_path, cache_dir):
+    folder = tmp_path / "broken" / "train" / "a"
+    folder.mkdir(parents=True)
+    good = next((image_folder / "rocks" / "train" / "brick").iterdir()).read_bytes()
+    (folder / "good.png").write_bytes(good)
+    (folder / "short.png").write_bytes(good[: len(good) // 2])
+    with pytest.raises(ValueError, match=r"short\.png"):
+        load_domain("broken", {**FOLDER, "dir": tmp_path}, {}, cache_dir)
+    assert not list(Path(cache_dir).glob("*broken*"))
+
+
+def test_options_of_a_domain(image_folder, cache_dir):
+    options = {"flip": False, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "size": 8}
+    data = load_domain("rocks", {**FOLDER, "dir": image_folder}, options, cache_dir)
+    assert (data.domain.flip, data.domain.mean, data.domain.size) == (False, (0.5,) * 3, 8)
+    with pytest.raises(ValueError, match="did you mean 'flip'"):
+        load_domain("rocks", {**FOLDER, "dir": image_folder}, {"flipp": True}, cache_dir)
+
+
+class Sevens(tfds.core.GeneratorBasedBuilder):
+    """Real digits as a tensorflow-datasets dataset that yields encoded bytes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=["zero", "one", "two"]),
+        }
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples("train"), "test": self._generate_examples("test")}
+
+    def _generate_examples(self, split):
+        for index, example in enumerate(open_embedded("digits").splits[split]()):
+            if example.label < 3:
+                encoded = io.BytesIO()
+                Image.fromarray(example.image).convert("RGB").save(encoded, "PNG")
+                encoded.seek(0)
+                yield index, {"image": encoded, "label": example.label}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("tfds")
+    Sevens(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    return data_dir
+
+
+def test_prepared_datasets_are_read_without_tensorflow(prepared, digits, cache_dir):
+    defaults = {**SMALL, "source": "tfds", "dir": prepared}
+    data = load_domain("sevens", defaults, {"crop": "centre", "flip": False}, cache_dir)
+    assert data.domain.classes == ("zero", "one", "two")
+    ours = {image.tobytes() for image in pixels(data, "test")[0]}
+    few = np.flatnonzero(digits.splits["test"].targets < 3)
+    theirs = {image.tobytes() for image in digits.splits["test"].gather(few)[0]}
+    assert ours == theirs
+    renamed = load_domain("other", defaults, {"dataset": "sevens:1.0.0"}, cache_dir)
+    assert len(renamed.splits["test"]) == len(few)
+
+
+def test_a_dataset_that_is_not_prepared_is_an_error_at_once(prepared):
+    before = time.monotonic()
+    with pytest.raises(FileNotFoundError, match="Prepare it first"):
+        open_tfds("cifar100", prepared)
+    with pytest.raises(FileNotFoundError, match=r"sevens/2\.0\.0.*found 1\.0\.0"):
+        open_tfds("sevens", prepared, dataset="sevens:2.0.0")
+    assert time.monotonic() - before < 30  # tfds itself would retry for minutes
+
+
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="decathlon_like is not here")
+@pytest.mark.parametrize(
+    ("name", "classes", "train", "test"),
+    [("rsscn7", 7, 1400, 1400), ("daimler_ped", 2, 4000, 2000), ("gtsrb", 43, 4300, 2150)],
+)
+def test_decathlon_like_is_read_in_place(name, classes, train, test, cache_dir):
+    defaults = {**FOLDER, "dir": SHARED / "data" / "decathlon_like", "val_fraction": 0.1}
+    data = load_domain(name, defaults, {}, cache_dir)
+    assert data.domain.num_classes == classes
+    assert not data.domain.classes[0].isdecimal()  # names come from meta.json
+    assert len(data.splits["train"]) + len(data.splits["val"]) == train
+    assert len(data.splits["test"]) == test
+    if name == "daimler_ped":  # 18x36 pixels: whole, not a centre square
+        assert data.splits["test"].canvas() == (40, 20)
+
+
+# Decoding, cache and statistics
+
+
+def test_decode_keeps_the_aspect_ratio_and_the_whole_image():
+    picture = Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (60, 1)))
+    assert decode(picture, 30).shape == (30, 45, 3)
+    assert decode(picture, 30, squash=True).shape == (30, 30, 3)
+    assert decode(picture.rotate(90, expand=True), 60).shape == (90, 60, 3)
+    assert decode(picture.resize((600, 60)), 20).shape == (20, 60, 3)  # at most 3:1
+    np.testing.assert_array_equal(decode(picture, 60)[0, :, 0], np.arange(90))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_decode_takes_every_common_mode(mode, surface_images):
+    grey = Image.fromarray(surface_images[0][0]).convert("L")
+    if mode == "I;16":
+        stored = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    else:
+        stored = grey.convert("RGB").convert(mode)
+    encoded = io.BytesIO()
+    stored.save(encoded, "TIFF" if mode == "CMYK" else "PNG")
+    found = decode(encoded.getvalue(), 40)
+    assert found.shape == (40, 40, 3)
+    limit = 130 if mode == "1" else 24 if mode == "P" else 4
+    assert np.abs(found[..., 0].astype(int) - np.asarray(grey)).mean() < limit
+
+
+def test_statistics_are_those_of_the_training_pixels(faces):
+    images, _ = pixels(faces, "train")
+    np.testing.assert_allclose(faces.domain.mean, images.mean((0, 1, 2)) / 255, rtol=1e-9)
+    np.testing.assert_allclose(faces.domain.std, images.std((0, 1, 2)) / 255, rtol=1e-9)
+
+
+def test_images_of_many_shapes_keep_their_own_pixels(image_folder, cache_dir):
+    data = load_domain("rocks", {**FOLDER, "dir": image_folder}, {}, cache_dir)
+    split = data.splits["test"]
+    images, extents = split.gather(np.arange(6))
+    assert len(np.unique(extents, axis=0)) > 1
+    files = sorted((image_folder / "rocks" / "test").glob("*/*"))
+    for image, (height, width), file in zip(images, extents, files, strict=True):
+        np.testing.assert_array_equal(image[:height, :width], decode(file, 20))
+        assert not image[height:].any()
+        assert not image[:, width:].any()
+
+
+def test_a_damaged_cache_is_an_error(faces, cache_dir):
+    files = list(Path(cache_dir).glob("faces-test-20-*/pixels.u8"))
+    assert files
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:-5])
+    try:
+        with pytest.raises(ValueError, match="mmap"):
+            load_domain("faces", {**SMALL, "resize": 20}, {}, cache_dir)
+    finally:
+        files[0].write_bytes(whole)
+
+
+# Splits and batches
+
+
+@pytest.mark.parametrize("how", ["random", "blocks"])
+def test_validation_is_cut_from_every_class(how, cache_dir):
+    data = load_domain("digits", SMALL, {"val": how, "val_fraction": 0.2}, cache_dir)
+    train, val = data.splits["train"], data.splits["val"]
+    assert not set(train.index) & set(val.index)
+    assert len(train) + len(val) == 1297
+    for label in range(10):
+        share = (val.targets == label).sum() / (np.r_[val.targets, train.targets] == label).sum()
+        assert share == pytest.approx(0.2, abs=0.01)
+        if how == "blocks":
+            first = val.index[val.targets == label].min()
+            assert first > train.index[train.targets == label].max()
+
+
+@given(
+    length=st.integers(1, 50),
+    batch_size=st.integers(1, 64),
+    seed=st.integers(0, 3),
+    epochs=st.integers(1, 4),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_epoch_sees_every_image_once(length, batch_size, seed, epochs):
+    steps = -(-epochs * length // batch_size)
+    stream = [batches.train_positions(length, batch_size, seed, step) for step in range(steps)]
+    assert all(len(part) == batch_size for part in stream)
+    whole = np.concatenate(stream)[: epochs * length].reshape(epochs, length)
+    assert (np.sort(whole, 1) == np.arange(length)).all()
+    np.testing.assert_array_equal(
+        batches.train_positions(length, batch_size, seed, steps - 1), stream[-1]
+    )
+
+
+def test_order_depends_on_seed_and_epoch():
+    first, second = (batches.train_positions(100, 100, 0, step) for step in (0, 1))
+    other = batches.train_positions(100, 100, 1, 0)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+# Augmentation
+
+
+def test_evaluation_crop_is_preprocess_crop(faces):
+    images, extents = pixels(faces, "test")
+    found = augment.eval_images(images, extents, faces.domain)
+    cropped = np.stack([centre_crop(image, 16) for image in images])
+    expected = (cropped / 255 - np.array(faces.domain.mean)) / np.array(faces.domain.std)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_crops_reach_the_whole_image_and_flip_half(image_folder, cache_dir):
+    """Every random crop is a window of its own image, and corners are reached."""
+    data = load_domain("rocks", {**FOLDER, "dir": image_folder}, {}, cache_dir)
+    images, extents = data.splits["train"].gather(np.zeros(400, int))
+    key = jax.random.key(0)
+    cut = augment.train_images(key, images, extents, jnp.arange(400), data.domain)
+    values = np.asarray(cut) * np.array(data.domain.std) + np.array(data.domain.mean)
+    found = (values * 255).round().astype(int)
+    height, width = extents[0]
+    windows = {
+        images[0, top : top + 16, left : left + 16].astype(int).tobytes(): (top, left)
+        for top in range(height - 15)
+        for left in range(width - 15)
+    }
+    places = [windows.get(image.tobytes()) for image in found]
+    mirrored = [windows.get(np.ascontiguousarray(image[:, ::-1]).tobytes()) for image in found]
+    straight = sum(place is not None for place in places)
+    assert straight + sum(place is not None for place in mirrored) == 400
+    assert 150 < straight < 250
+    assert set(places) | set(mirrored) == {*windows.values(), None}
+
+
+def test_augmentation_of_an_image_depends_on_its_place_alone(faces):
+    images, extents = faces.splits["train"].gather(np.arange(8))
+    key, places = jax.random.key(3), jnp.arange(8)
+    whole = augment.train_images(key, images, extents, places, faces.domain)
+    half = augment.train_images(key, images[4:], extents[4:], places[4:], faces.domain)
+    np.testing.assert_array_equal(whole[4:], half)
+    again = augment.train_images(jax.random.key(4), images, extents, places, faces.domain)
+    assert not np.array_equal(whole, again)

@@ -1,0 +1,257 @@
+"""The main job on real images: pre-train, adapt, restore, evaluate; and stopping on the way."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from radapt_jax import Family, checkpoint, logs, loop, training, trees
+from radapt_jax.data import batches
+
+METHODS = (
+    "scratch",
+    "finetune",
+    "linear",
+    "norm",
+    "series",
+    "series_off_the_shelf",
+    "parallel",
+)
+
+
+def small(recipe, cache_dir, **changes):
+    """A quickstart config, cut to width 0.125, 16 pixels and a few steps."""
+    sys.path.insert(0, str(ROOT))
+    config = importlib.import_module("configs.quickstart").get_config(recipe)
+    sys.path.remove(str(ROOT))
+    config.backbone.width = 0.125
+    config.data.cache = str(cache_dir)
+    config.data.size, config.data.resize = 16, 18
+    config.train.batch_size, config.train.steps, config.train.evals = 32, 4, 2
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def pretrained(cache_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("pretrain")
+    rows = loop.train_and_evaluate(small("scratch", cache_dir), workdir)
+    assert [row.domain for row in rows] == ["pictures"]
+    assert rows[0].ratio == 1.0
+    return workdir
+
+
+@pytest.mark.xdist_group("end")
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_restores_and_counts(method, pretrained, cache_dir, tmp_path):
+    changes = {"domains": "digits", "init_from": str(pretrained), "export": "best"}
+    rows = loop.train_and_evaluate(small(method, cache_dir, **changes), tmp_path)
+    assert [row.domain for row in rows] == ["pictures", "digits"]
+    assert (rows[1].method, rows[1].count, rows[1].split) == (method, 500, "test")
+    family, source = Family.load(tmp_path), Family.load(pretrained)
+    assert family.fingerprint == source.fingerprint
+    chex.assert_trees_all_equal(family.variables("pictures"), source.variables("pictures"))
+    own = method in ("scratch", "finetune")
+    assert family["digits"].has_own_weights == own
+    assert (rows[1].ratio >= 1.0) == own
+    same = trees.fingerprint(family.variables("digits")["params"]) == source.fingerprint
+    assert same != own
+    kernels = [
+        leaf
+        for path, leaf in trees.flatten(family.variables("digits")).items()
+        if path.endswith("adapter/kernel")
+    ]
+    assert len(kernels) == (25 if method[:6] in ("series", "parall") else 0)
+    assert all(np.abs(kernel).max() > 0 for kernel in kernels)
+    assert (tmp_path / "results.png").stat().st_size > 10_000
+
+
+@pytest.mark.xdist_group("end")
+def test_new_domains_start_from_the_backbones_norms(pretrained, cache_dir, tmp_path, monkeypatch):
+    """Norms with statistics are copied; adapters, their norms and the head are fresh."""
+    starts = {}
+
+    def instead(config, data, variables, workdir):
+        starts[data.domain.name] = variables
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train_domain", instead)
+    config = small("series", cache_dir, domains="digits", init_from=str(pretrained))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train_and_evaluate(config, tmp_path)
+    start = trees.flatten(starts["digits"])
+    source = trees.flatten(Family.load(pretrained).variables("pictures"))
+    for path, leaf in start.items():
+        if "/adapter/" in path:
+            assert set(np.unique(leaf)) <= {0.0, 1.0}, path
+        elif "/head/" in path:
+            assert leaf.shape != source[path].shape, path
+        else:
+            np.testing.assert_array_equal(leaf, source[path], err_msg=path)
+
+
+@pytest.mark.xdist_group("end")
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_path, monkeypatch):
+    """Stopped within the second of two domains: the first is kept, the second resumed, exactly."""
+    changes = {"domains": "digits,faces", "init_from": str(pretrained), "train.steps": 6}
+    changes |= {"train.evals": 3, "train.log_every": 1}
+    config = small("parallel", cache_dir, **changes)
+    loop.train_and_evaluate(config, tmp_path / "whole")
+
+    plain = batches.train_batch
+
+    def stopping(split, batch_size, seed, step, devices):
+        if len(split) < 200 and step == 5:  # the faces
+            raise KeyboardInterrupt
+        return plain(split, batch_size, seed, step, devices)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.batches, "train_batch", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train_and_evaluate(config, tmp_path / "stopped")
+    assert checkpoint.list_members(tmp_path / "stopped") == ["digits", "pictures"]
+    seen = []
+
+    def counting(split, batch_size, seed, step, devices):
+        seen.append((len(split), step))
+        return plain(split, batch_size, seed, step, devices)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.batches, "train_batch", counting)
+        loop.train_and_evaluate(config, tmp_path / "stopped")
+    assert [step for _, step in seen] == [4, 5]
+    whole, stopped = (Family.load(tmp_path / name) for name in ("whole", "stopped"))
+    for domain in ("digits", "faces"):
+        chex.assert_trees_all_equal(whole.variables(domain), stopped.variables(domain))
+    for name in ("whole", "stopped"):
+        rows = logs.read(tmp_path / name / "metrics" / "faces.csv")
+        steps = [int(row["step"]) for row in rows if row["split"] == "train"]
+        assert steps == [1, 2, 3, 4, 5, 6]
+    facts = [(tmp_path / name / "results.json").read_text() for name in ("whole", "stopped")]
+    assert facts[0] == facts[1]
+
+
+@pytest.mark.xdist_group("end")
+def test_wrong_runs_are_refused_before_they_start(pretrained, cache_dir, tmp_path):
+    def run(recipe="parallel", workdir=tmp_path / "new", **changes):
+        defaults = {"domains": "digits", "init_from": str(pretrained)}
+        loop.train_and_evaluate(small(recipe, cache_dir, **{**defaults, **changes}), workdir)
+
+    refused = [
+        ({"init_from": ""}, "init_from is empty"),
+        ({"domains": ""}, "domains is empty"),
+        ({"domains": "digits,digits"}, "twice"),
+        ({"domains": "pictures"}, "pre-trained on"),
+        ({"domains": "nothing"}, "digits.*faces.*pictures"),
+        ({"backbone.width": 0.25}, "width 0.125"),
+        ({"backbone.dtype": "float16"}, "float16"),
+        ({"train.batch_size": 12}, "multiple of the 8 devices"),
+        ({"train.steps": -1}, "steps -1"),
+        ({"train.evals": 0}, "evals 0"),
+        ({"optim.momentum": 1.0}, "momentum 1.0"),
+        ({"optim.schedule": "linear"}, "'linear'"),
+        ({"adapter.stages": "early,last"}, "last"),
+        ({"source_adapter": "series"}, "was with 'none'"),
+        ({"export": "first"}, "'first'"),
+    ]
+    for changes, message in refused:
+        with pytest.raises(ValueError, match=message):
+            run(**changes)
+    with pytest.raises(FileNotFoundError, match="shared weights"):
+        run(init_from=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"config\.seed: was 0, is 1"):
+        run("scratch", pretrained, init_from="", domains="pictures", seed=1)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.xdist_group("end")
+def test_a_loss_that_is_not_finite_stops_the_run(pretrained, cache_dir, tmp_path):
+    changes = {"domains": "digits", "init_from": str(pretrained), "optim.learning_rate": 1e30}
+    with pytest.raises(FloatingPointError, match="digits: the loss is"):
+        loop.train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A directory with what a clone has at its top level."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("train.py", "eval.py"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    return folder
+
+
+def command(clone, *arguments):
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=clone, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.xdist_group("commands")
+def test_the_commands(clone, cache_dir):
+    """train.py twice and eval.py, as the README has them, on fewer steps."""
+    less = ("--config.train.steps=3", "--config.train.evals=1", "--config.backbone.width=0.125")
+    less += (f"--config.data.cache={cache_dir}",)
+    done = command(
+        clone, "train.py", "--config", "configs/quickstart.py:scratch", "--workdir", "runs/a", *less
+    )
+    assert done.returncode == 0, done.stderr
+    adapt = ("train.py", "--config", "configs/quickstart.py:parallel", "--workdir", "runs/b", *less)
+    adapt += ("--config.init_from=runs/a", "--config.domains=digits,faces")
+    done = command(clone, *adapt)
+    assert done.returncode == 0, done.stderr
+    assert "digits" in done.stdout
+    assert "times the backbone's parameters in all" in done.stdout
+    assert "orbax" not in done.stderr.lower()  # our log lines only
+    table = done.stdout.split("Written to")[0].strip()
+    done = command(clone, "eval.py", "--workdir", "runs/b", "--cache", str(cache_dir))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == table  # restored from disk, the same figures
+    done = command(
+        clone, "eval.py", "--workdir", "runs/b", "--domains", "faces", "--split", "val",
+        "--cache", str(cache_dir), "--markdown",
+    )  # fmt: skip
+    assert done.stdout.count("| faces | parallel | 2 | 108 | val (12) |") == 1
+    rows = json.loads((clone / "runs" / "b" / "results.json").read_text())
+    assert [row["domain"] for row in rows] == ["pictures", "digits", "faces"]
+    assert list((clone / "runs" / "b" / "tensorboard" / "faces").glob("events*"))
+    again = command(clone, *adapt)
+    assert "finished before" in again.stderr
+    assert again.stdout.split("Written to")[0].strip() == table
+
+
+@pytest.mark.xdist_group("commands")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.optim.learning_rat=1"], 'Did you mean "learning_rate"'),
+        (["--config.domains=svhn"], "config.init_from is empty"),
+        (["--config.domains=svhn", "--config.init_from=runs/none"], "found no shared weights"),
+        (["--config.train.batch_size=many"], "batch_size"),
+        (["svhn"], "found arguments ['svhn']"),
+    ],
+)
+def test_mistakes_are_answered_in_a_line(arguments, message, clone):
+    done = command(
+        clone, "train.py", "--config", "configs/parallel.py", "--workdir", "runs/x", *arguments
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    if "error: " in done.stderr:
+        assert "Traceback" not in done.stderr
+    assert not (clone / "runs" / "x").exists()
+
+
+def test_eight_devices_are_here():
+    """The other tests of this file run on them."""
+    assert jax.local_device_count() == 8

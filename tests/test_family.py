@@ -1,0 +1,186 @@
+"""The family: adding, swapping, predicting, preprocessing, saving."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
+from radapt_jax.data import augment
+from radapt_jax.family import _probabilities
+
+
+def spec(kind, width=0.125):
+    return ModelSpec(width=width, adapter=kind, adapter_init="he_normal")
+
+
+def member(data, kind, seed, own_weights=False, width=0.125):
+    variables = initial_variables(spec(kind, width), data.domain.num_classes, seed)
+    if not own_weights:
+        del variables["params"]
+    return Member(data.domain, spec(kind, width), variables, method=kind)
+
+
+@pytest.fixture
+def family(digits, faces):
+    shared = Shared(initial_variables(spec("none"), 2, seed=0)["params"], width=0.125)
+    family = Family(shared)
+    family.add("digits", member(digits, "parallel", seed=1))
+    family.add("letters", member(digits, "parallel", seed=2))
+    family.add("faces", member(faces, "series", seed=3))
+    family.add("own", member(digits, "none", seed=4, own_weights=True))
+    return family
+
+
+@pytest.fixture(scope="module")
+def pixels(digits):
+    return digits.splits["test"].gather(np.arange(6))[0]
+
+
+@pytest.mark.parametrize("domain", ["digits", "letters", "faces", "own"])
+def test_predict_is_apply_and_softmax(domain, family, pixels):
+    facts = family[domain].domain
+    normalised = np.asarray((pixels / 255 - np.array(facts.mean)) / np.array(facts.std), np.float32)
+    model = family[domain].spec.build(facts.num_classes)
+    logits = model.apply(family.variables(domain), normalised, train=False)
+    expected = jax.nn.softmax(logits)
+    for images in (pixels, normalised, normalised.astype(np.float64)):
+        found = family.predict(images, domain=domain)
+        assert found.shape == (6, facts.num_classes)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_domains_differ_and_come_back(family, pixels):
+    first = family.predict(pixels, domain="digits")
+    assert np.abs(first - family.predict(pixels, domain="letters")).max() > 1e-3
+    np.testing.assert_array_equal(first, family.predict(pixels, domain="digits"))
+
+
+def test_predict_compiles_once_per_batch_shape(family, pixels):
+    family.predict(pixels[:5], domain="digits")
+    before = _probabilities._cache_size()
+    for domain in ("digits", "letters", "digits"):  # equal class count and kind: one program
+        family.predict(pixels[:5], domain=domain)
+    assert _probabilities._cache_size() == before
+    family.predict(pixels[:4], domain="letters")
+    assert _probabilities._cache_size() == before + 1
+
+
+def test_shared_weights_are_one_array(family):
+    """Swapping moves no shared weight: every domain hands out the same buffers."""
+    first, second = (family.variables(name)["params"] for name in ("digits", "faces"))
+    assert all(a is b for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+    own = family.variables("own")["params"]
+    assert not np.array_equal(own["stem"]["kernel"], first["stem"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((16, 16, 3), np.uint8), r"image\[None\]"),
+        (np.zeros((1, 16, 16, 1), np.uint8), "expected"),
+        (np.zeros((1, 16, 16, 3), np.int32), "int32"),
+        (np.zeros((1, 16, 20, 3), np.uint8), "multiples of 8"),
+        (np.full((1, 16, 16, 3), np.nan, np.float32), "NaN"),
+    ],
+)
+def test_bad_images_are_refused(images, message, family):
+    with pytest.raises(ValueError, match=message):
+        family.predict(images, domain="digits")
+
+
+def test_no_images_no_predictions(family):
+    assert family.predict(np.zeros((0, 16, 16, 3), np.uint8), domain="faces").shape == (0, 2)
+    assert family.preprocess([], domain="digits").shape == (0, 16, 16, 3)
+
+
+def test_unknown_domain_lists_those_there_are(family, pixels):
+    with pytest.raises(KeyError, match=r"svhn.*digits"):
+        family.predict(pixels, domain="svhn")
+
+
+def test_preprocess_is_evaluation(family, faces, surface_images, tmp_path):
+    """Arrays, PIL images and files give what the evaluation step sees."""
+    raw = surface_images[0][:3]
+    images = [raw[0], Image.fromarray(raw[1]), tmp_path / "image.png"]
+    Image.fromarray(raw[2]).save(images[2])
+    found = family.preprocess(images, domain="faces")
+    assert found.dtype == np.uint8
+    assert found.shape == (3, 16, 16, 3)
+    assert family.preprocess(raw[0], domain="faces").shape == (1, 16, 16, 3)
+    np.testing.assert_array_equal(family.preprocess(raw, domain="faces"), found)
+    np.testing.assert_array_equal(family.preprocess(str(images[2]), domain="faces"), found[2:])
+    whole = np.stack([np.asarray(Image.fromarray(image).resize((20, 20), 3)) for image in raw])
+    seen = augment.eval_images(jnp.asarray(whole), jnp.full((3, 2), 20), faces.domain)
+    facts = faces.domain
+    normalised = (found / 255 - np.array(facts.mean)) / np.array(facts.std)
+    np.testing.assert_allclose(seen, normalised, atol=1e-5)
+    with pytest.raises(FileNotFoundError):
+        family.preprocess(tmp_path / "none.png", domain="faces")
+
+
+def test_a_domain_of_other_shared_weights_is_refused_with_both_sides(family, digits):
+    other = dataclasses.replace(member(digits, "parallel", seed=1), shared="a90b" * 16)
+    before = family.domains
+    with pytest.raises(ValueError, match="other shared weights") as error:
+        family.add("svhn", other)
+    assert family.fingerprint[:12] in str(error.value)
+    assert "a90ba90ba90b" in str(error.value)
+    assert "config.domains=svhn" in str(error.value)
+    assert family.domains == before
+    own = dataclasses.replace(member(digits, "none", 1, own_weights=True), shared="a90b" * 16)
+    family.add("svhn", own)  # with weights of its own it needs none of ours
+
+
+def test_a_domain_of_another_network_is_refused(family, digits):
+    with pytest.raises(ValueError, match=r"width 0\.125\n.*width 0\.25"):
+        family.add("wide", member(digits, "parallel", seed=1, width=0.25))
+    mixed = dataclasses.replace(member(digits, "parallel", seed=1), spec=spec("none"))
+    with pytest.raises(ValueError, match="does not fit"):
+        family.add("mixed", mixed)
+    fewer = dataclasses.replace(digits.domain, classes=digits.domain.classes[:9])
+    with pytest.raises(ValueError, match=r"found \(32, 10\) float32, expected \(32, 9\) float32"):
+        family.add("nine", dataclasses.replace(member(digits, "none", seed=1), domain=fewer))
+    with pytest.raises(ValueError, match="domain name"):
+        family.add("a/b", member(digits, "parallel", seed=1))
+
+
+def test_save_and_load(family, pixels, tmp_path):
+    family.save(tmp_path)
+    found = Family.load(tmp_path)
+    assert sorted(found.domains) == sorted(family.domains)
+    assert found.fingerprint == family.fingerprint
+    for domain in family:
+        chex.assert_trees_all_equal(found.variables(domain), family.variables(domain))
+        np.testing.assert_array_equal(
+            found.predict(pixels, domain=domain), family.predict(pixels, domain=domain)
+        )
+    assert Family.load(tmp_path, ["faces"]).domains == ["faces"]
+    moved = Family(family.shared)
+    moved.add("numbers", found["digits"])
+    np.testing.assert_array_equal(
+        moved.predict(pixels, domain="numbers"), family.predict(pixels, domain="digits")
+    )
+
+
+def test_parameters_are_counted_as_in_the_paper(digits):
+    """Width 1: nine parallel domains and the backbone are 2.0 times the backbone (table 1)."""
+    full = Shared(ModelSpec().abstract(1)["params"])
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), full.params)
+    family = Family(dataclasses.replace(full, params=zeros))
+    assert family.backbone_parameters() == 5_806_944 + 7_744
+    variables = initial_variables(ModelSpec(adapter="parallel"), 10, seed=0)
+    own = {key: variables[key] for key in ("adapters", "batch_stats")}
+    family.add("digits", Member(digits.domain, ModelSpec(adapter="parallel"), own))
+    assert family.parameters("digits") == 645_216 + 7_744 + 2_570
+    assert 1 + 9 * family.ratio("digits") == pytest.approx(2.0, abs=0.02)
+    family.add(
+        "own", Member(digits.domain, ModelSpec(), initial_variables(ModelSpec(), 10, seed=0))
+    )
+    assert family.parameters("own") == 5_817_258
+    assert family.ratio("own") == 1.0

@@ -1,0 +1,63 @@
+"""A file imports from lower floors only, and no TensorFlow comes in."""
+
+import ast
+import subprocess
+import sys
+
+from conftest import ROOT
+
+# Lowest first; files on one floor do not import one another.
+FLOORS = [
+    {"domains", "trees", "layers", "metrics", "data.sources", "data.images"},
+    {"adapters", "data.folder", "data.prepared", "data.embedded", "data.cache", "data.augment"},
+    {"models.resnet26", "data.batches", "data.loading"},
+    {"models"},
+    {"models.initial", "optim", "member", "original"},
+    {"steps", "checkpoint", "settings"},
+    {"family"},
+    {"evaluate"},
+    {"logs"},
+    {"training", "report"},
+    {"loop", "startup"},
+]
+
+
+def imports(path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("radapt_jax"):
+            for alias in node.names:
+                yield node.module.removeprefix("radapt_jax").lstrip("."), alias.name
+
+
+def test_imports_only_go_down():
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
+    package = ROOT / "radapt_jax"
+    files = {
+        ".".join(path.relative_to(package).with_suffix("").parts): path
+        for path in package.rglob("*.py")
+    }
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    del files["__init__"], files["data"]
+    assert files.keys() == floor.keys(), "every file has a floor"
+    for name, path in files.items():
+        for module, item in imports(path):
+            below = f"{module}.{item}".strip(".")
+            below = below if below in floor else module
+            assert floor[below] < floor[name], f"{name} imports {below}"
+
+
+def test_configs_import_no_library_code():
+    for path in (ROOT / "configs").glob("*.py"):
+        assert list(imports(path)) == [], path
+
+
+def test_tensorflow_is_not_imported():
+    code = (
+        "import sys, radapt_jax.loop, radapt_jax.startup, tensorflow_datasets;"
+        "print([name for name in sys.modules if name.split('.')[0] == 'tensorflow'])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"

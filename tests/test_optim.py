@@ -1,0 +1,95 @@
+"""Labels, the partitioned optimiser and schedules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from radapt_jax import ModelSpec, initial_variables, optim, trees
+
+DECAY = {"filters": None, "adapters": 1e-2, "norms": 1e-3, "head": 0.0}
+
+
+def weights(kind):
+    variables = initial_variables(ModelSpec(width=0.125, adapter=kind), 4, seed=0)
+    return {key: variables[key] for key in ("params", "adapters")}
+
+
+@pytest.mark.parametrize("kind", ["none", "series", "parallel"])
+def test_every_variable_has_exactly_one_label(kind):
+    tree = weights(kind)
+    named = trees.flatten(optim.labels(tree, DECAY))
+    assert named.keys() == trees.flatten(tree).keys()
+    for path, name in named.items():
+        assert (name == optim.FROZEN) == path.startswith("params/")
+        assert (name == "head") == path.startswith("adapters/head/")
+        assert (name == "adapters") == path.endswith("adapter/kernel")
+
+
+@pytest.mark.parametrize("path", ["adapters/mystery/kernel", "adapters/kernel", "other/norm/scale"])
+def test_a_variable_without_label_is_an_error(path):
+    with pytest.raises(ValueError, match="no label"):
+        optim.label(path)
+
+
+def test_decay_by_label_and_frozen_untouched():
+    """Without gradients only decay moves weights: lr * decay * weight, by label."""
+    tree = jax.tree.map(jnp.asarray, weights("series"))
+    labels = optim.labels(tree, DECAY)
+    optimizer = optim.make_optimizer(labels, DECAY, 0.1)
+    zeros = jax.tree.map(jnp.zeros_like, tree)
+    updates, _ = optimizer.update(zeros, optimizer.init(tree), tree)
+    before, change = trees.flatten(tree), trees.flatten(updates)
+    for path, name in trees.flatten(labels).items():
+        rate = 0.0 if name == optim.FROZEN else DECAY[name]
+        np.testing.assert_allclose(change[path], -0.1 * rate * before[path], rtol=1e-6)
+
+
+def test_sgd_is_pytorchs():
+    """g += decay p; m = 0.9 m + g; p -= lr m."""
+    optimizer = optim.sgd(0.1, 0.9, 0.01)
+    p, m = 2.0, 0.0
+    param = jnp.array(p)
+    state = optimizer.init(param)
+    for g in (1.0, -0.5, 0.25):
+        updates, state = optimizer.update(jnp.array(g), state, param)
+        param = optax.apply_updates(param, updates)
+        m = 0.9 * m + g + 0.01 * p
+        p -= 0.1 * m
+        assert float(param) == pytest.approx(p, rel=1e-6)
+
+
+def test_frozen_filters_have_no_optimiser_state():
+    tree = weights("parallel")
+    optimizer = optim.make_optimizer(optim.labels(tree, DECAY), DECAY, 0.1)
+    sizes = sum(leaf.size for leaf in jax.tree.leaves(optimizer.init(tree)))
+    assert sizes < trees.count(tree["adapters"]) + 10
+
+
+def test_schedules():
+    steps = optim.make_schedule("steps", 0.1, 120, drop_at=(80 / 120, 100 / 120))
+    found = [float(steps(step)) for step in (0, 79, 80, 99, 100, 119)]
+    np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+    cosine = optim.make_schedule("cosine", 0.1, 100, warmup=0.1)
+    found = [float(cosine(step)) for step in (0, 5, 10, 55, 100)]
+    np.testing.assert_allclose(found, [0, 0.05, 0.1, 0.05, 0.0], atol=1e-7)
+    warm = optim.make_schedule("steps", 0.1, 100, drop_at=(0.5,), warmup=0.1)
+    found = [float(warm(step)) for step in (5, 49, 50)]
+    np.testing.assert_allclose(found, [0.05, 0.1, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: optim.make_schedule("linear", 0.1, 10), "'linear'"),
+        (lambda: optim.make_schedule("steps", -0.1, 10), "positive"),
+        (lambda: optim.make_schedule("steps", 0.1, 10, drop_at=(80,)), "fractions"),
+        (lambda: optim.labels(weights("none"), {"filters": 0.0}), "adapters"),
+        (lambda: optim.labels(weights("none"), dict.fromkeys(DECAY)), "frozen"),
+        (lambda: optim.labels(weights("none"), {**DECAY, "head": -1.0}), "negative"),
+    ],
+)
+def test_bad_settings_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,149 @@
+"""The compiled steps: frozen weights, compilation, devices, evaluation."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from radapt_jax import ModelSpec, initial_variables, optim, trees
+from radapt_jax.data import batches
+from radapt_jax.evaluate import evaluate
+from radapt_jax.steps import State, make_eval_step, make_train_step
+
+ADAPT = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
+BATCH = 32
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one whenever XLA compiles a program."""
+    found = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def train(data, spec, decay, devices, steps=3, start=None, after=lambda step: None, **options):
+    """Train a few steps from the same start; return first and last variables, and losses."""
+    start = start or initial_variables(spec, data.domain.num_classes, seed=0)
+    labels = optim.labels({key: start[key] for key in ("params", "adapters")}, decay)
+    optimizer = optim.make_optimizer(labels, decay, 0.1)
+    devices = jax.devices()[:devices]
+    state = State.create(start, optimizer, devices)
+    step = make_train_step(spec, data.domain, optimizer, labels, devices=devices, **options)
+    losses = []
+    for index in range(steps):
+        batch = batches.train_batch(data.splits["train"], BATCH, 0, index, len(devices))
+        state, measured = step(state, batch)
+        losses.append(float(measured["loss"]))
+        after(index)
+    return start, trees.to_numpy(state.variables), losses
+
+
+@pytest.mark.parametrize("kind", ["series", "parallel"])
+def test_shared_weights_stay_bit_identical(kind, digits, compilations):
+    """Momentum and decay are on; w does not move, everything of the domain does."""
+    spec = ModelSpec(width=0.125, adapter=kind)
+    counts = []
+    start, end, losses = train(
+        digits, spec, ADAPT, devices=1, after=lambda _: counts.append(len(compilations))
+    )
+    assert trees.fingerprint(start["params"]) == trees.fingerprint(end["params"])
+    before = trees.flatten({key: start[key] for key in ("adapters", "batch_stats")})
+    after = trees.flatten({key: end[key] for key in ("adapters", "batch_stats")})
+    still = [path for path in before if np.array_equal(before[path], after[path])]
+    assert still == []
+    assert losses[-1] < losses[0]
+    assert counts[0] >= 1
+    assert counts[-1] == counts[0]  # the first step compiled, no other did
+
+
+@pytest.mark.parametrize(
+    ("trained", "moving"),
+    [(("head",), {"head"}), (("norms", "head"), {"norms", "head"})],
+    ids=["linear", "norm"],
+)
+def test_only_trained_labels_move(trained, moving, digits):
+    decay = {name: 5e-4 if name in trained else None for name in optim.LABELS}
+    start, end, _ = train(digits, ModelSpec(width=0.125), decay, devices=1, steps=2)
+    moved = {
+        optim.label(path)
+        for path, leaf in trees.flatten({key: start[key] for key in ("params", "adapters")}).items()
+        if not np.array_equal(leaf, trees.flatten(end)[path])
+    }
+    assert moved == moving
+    stats = trees.flatten(end["batch_stats"])
+    assert not np.array_equal(stats["norm/mean"], trees.flatten(start)["batch_stats/norm/mean"])
+
+
+def test_result_does_not_depend_on_the_number_of_devices(faces):
+    """Synchronised norms, random crops, flips and dropout: 1, 2 and 8 devices agree.
+
+    In float64, where another order of summation stays far below what a mistake would do.
+    """
+    spec = ModelSpec(width=0.125, adapter="parallel", dropout=(0.3, 0.3), adapter_init="he_normal")
+    with jax.enable_x64(True):
+        start = jax.tree.map(np.float64, initial_variables(spec, 2, seed=0))
+        runs = {
+            count: train(
+                faces, spec, ADAPT, count, 2, start=start, sync_norm=True, dtype=jnp.float64
+            )
+            for count in (1, 2, 8)
+        }
+    for count in (2, 8):
+        np.testing.assert_allclose(runs[count][2], runs[1][2], rtol=1e-9)
+        chex.assert_trees_all_close(runs[count][1], runs[1][1], rtol=0, atol=1e-9)
+
+
+def test_norms_by_device_train_too(digits, compilations):
+    """Without synchronisation each device normalises its own images; statistics are averaged."""
+    spec = ModelSpec(width=0.125, adapter="parallel")
+    counts = []
+    _, alone, _ = train(digits, spec, ADAPT, devices=1, steps=1)
+    _, apart, losses = train(
+        digits, spec, ADAPT, devices=2, steps=2, after=lambda _: counts.append(len(compilations))
+    )
+    _, once, _ = train(digits, spec, ADAPT, devices=2, steps=1)
+    assert losses[1] < losses[0]
+    assert counts[1] == counts[0]
+    alone, once, apart = (trees.flatten(run["batch_stats"]) for run in (alone, once, apart))
+    mean, var = "stem_norm/mean", "norm/var"
+    np.testing.assert_allclose(once[mean], alone[mean], rtol=1e-4, atol=1e-6)
+    assert not np.allclose(once[var], alone[var], rtol=1e-3)
+    assert not np.array_equal(apart[mean], once[mean])
+
+
+def test_state_does_not_delete_what_it_was_made_from(digits):
+    spec = ModelSpec(width=0.125)
+    start = jax.tree.map(jax.numpy.asarray, initial_variables(spec, 10, seed=0))
+    labels = optim.labels({key: start[key] for key in ("params", "adapters")}, ADAPT)
+    optimizer = optim.make_optimizer(labels, ADAPT, 0.1)
+    devices = jax.devices()[:1]
+    state = State.create(start, optimizer, devices)
+    step = make_train_step(spec, digits.domain, optimizer, labels, devices=devices)
+    step(state, batches.train_batch(digits.splits["train"], BATCH, 0, 0, 1))
+    chex.assert_trees_all_equal(start, initial_variables(spec, 10, seed=0))
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(state.adapters["head"]["bias"])  # donated
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_evaluation_counts_every_image(devices, digits):
+    """500 test images in batches of 64: the last one is padded, and padding counts for nothing."""
+    spec = ModelSpec(width=0.125, adapter="parallel")
+    variables = initial_variables(spec, 10, seed=0)
+    split = digits.splits["test"]
+    step = make_eval_step(spec, digits.domain, devices=jax.devices()[:devices])
+    found = evaluate(step, variables, split, 64, devices)
+    images, _ = split.gather(np.arange(len(split)))
+    normalised = (images / 255 - np.array(digits.domain.mean)) / np.array(digits.domain.std)
+    logits = spec.build(10).apply(variables, normalised.astype(np.float32), train=False)
+    expected = 100 * float((np.argmax(logits, -1) == split.targets).mean())
+    assert found["count"] == 500
+    assert found["top1"] == pytest.approx(expected, abs=0.21)  # at most one tie apart
