@@ -1,0 +1,108 @@
+"""Every command and every example of the README, run from a directory like a fresh clone."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from radapt_jax.data.embedded import open_embedded
+
+README = (ROOT / "README.md").read_text()
+CI = {"make quickstart", "make test"}  # run for real by `make check`, which CI runs
+QUICKSTART = re.findall(r"train\.py (?:[^\\\n]|\\\n)+", (ROOT / "Makefile").read_text())
+LESS = (
+    "--config.train.steps=2",
+    "--config.train.evals=1",
+    "--config.train.batch_size=16",
+    "--config.backbone.width=0.125",
+    "--config.data.size=16",
+    "--config.data.resize=18",
+)
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines()]
+
+
+def save_images(folder, name):
+    """Lay out an embedded domain as a folder of images, 6 of each class and split."""
+    source = open_embedded(name)
+    for split in ("train", "test"):
+        seen = dict.fromkeys(range(len(source.classes)), 0)
+        for example in source.splits[split]():
+            if seen[example.label] < 6:
+                seen[example.label] += 1
+                place = folder / split / source.classes[example.label]
+                place.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(example.image).save(place / f"{seen[example.label]}.png")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """What a clone has, and small real images under the names that the README's commands use."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("train.py", "eval.py"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    for domain in ("imagenet12", "cifar100", "rocks"):
+        save_images(folder / "data" / domain, "surfaces")
+    for domain in ("svhn", "decathlon_like/tiny_imagenet", "decathlon_like/cifar100"):
+        save_images(folder / "data" / domain, "digits")
+    for domain in ("gtsrb", "omniglot"):
+        save_images(folder / "data" / "decathlon_like" / domain, "digits")
+    return folder
+
+
+def run(clone, arguments):
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=clone, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_all_commands_are_known():
+    assert len(COMMANDS) >= 9
+    for command in COMMANDS:
+        assert command in CI or command.startswith(("python train.py ", "python eval.py ")), command
+
+
+@pytest.mark.xdist_group("readme")
+def test_commands_in_order(clone):
+    """The training commands on fewer steps and a narrower network, the others as they stand."""
+    for command in COMMANDS:
+        if command in CI:
+            continue
+        arguments = shlex.split(command)[1:]
+        if arguments[0] == "train.py":
+            if "decathlon_like.py:scratch" in command:  # its workdirs have the names of others
+                shutil.rmtree(clone / "runs")
+            arguments += [*LESS, f"--config.data.cache={clone / 'cache'}"]
+        else:
+            arguments += ["--cache", str(clone / "cache")]
+        assert "times the backbone's parameters in all" in run(clone, arguments), command
+
+
+@pytest.mark.xdist_group("readme")
+def test_example_on_a_quickstart_family(clone):
+    """The Makefile's quickstart, shortened, then the README's Python example on its result."""
+    assert len(QUICKSTART) == 3
+    for command in QUICKSTART:
+        command = command.replace("\\\n", " ").replace("$(QUICK)", "runs/quickstart")
+        if ":linear" not in command:
+            run(clone, [*shlex.split(command), *LESS, f"--config.data.cache={clone / 'cache'}"])
+    (example,) = blocks("python")
+    assert len(example.strip().splitlines()) <= 16
+    printed = run(clone, ["-c", example])
+    assert [line.split()[0] for line in printed.splitlines()] == ["digits", "surfaces"]
