@@ -70,26 +70,21 @@ def plot(rows: Sequence[Row], workdir: Path) -> Path:
     for index, row in enumerate(rows):
         colour = f"C{index % 10}"
         points = [
-            (float(line["epoch"]), float(line["top1"]))
+            (int(line["step"]), float(line["top1"]))
             for line in logs.read(workdir / "metrics" / f"{row.domain}.csv")
             if line["split"] == "val"
         ]
         if points:
-            curves.plot(*zip(*points, strict=True), marker=".", color=colour, label=row.domain)
-        bars.barh(row.domain, row.top1, color=colour)
-        bars.annotate(
-            f" {row.top1:.1f} %  ({row.parameters:,} parameters)",
-            (min(row.top1, 55), index),
-            va="center",
-            fontsize="small",
-            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
-        )
-    curves.set(xlabel="epoch", ylabel="validation top-1 (%)", ylim=(0, 102), title="Training")
+            curves.plot(*zip(*points, strict=True), marker="o", color=colour, label=row.domain)
+        bars.barh(row.domain, row.top1, color=colour, alpha=0.5)
+        what = f"{row.top1:.1f} %   {row.method}, {row.parameters:,} parameters"
+        bars.text(1.5, index, what, va="center", fontsize="small")
+    curves.set(xlabel="step", ylabel="validation top-1 (%)", title="Training")
     if curves.lines:
         curves.legend()
     splits = " / ".join(dict.fromkeys(row.split for row in rows))
     bars.set(xlabel=f"{splits} top-1 (%)", xlim=(0, 100), title="All domains, one backbone")
     bars.invert_yaxis()
     path = workdir / "results.png"
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)
     return path
