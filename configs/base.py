@@ -1,5 +1,8 @@
 """Every knob, with its unit. Recipes override what they need; they import nothing but this."""
 
+import importlib
+from pathlib import Path
+
 from ml_collections import config_dict
 
 
@@ -24,6 +27,16 @@ def get_config() -> config_dict.ConfigDict:
     config.adapter.dropout_first = 0.0  # probability to drop an input channel, first convs
     config.adapter.dropout_second = 0.0  # the same, second convs; parallel adapters only
     config.adapter.init = "zeros"  # "zeros" (starts as the backbone) or "he_normal"
+
+    config.compress = config_dict.ConfigDict()
+    config.compress.kind = ""  # "joint" (one β for all) or "low_rank" (each its own); "": none
+    config.compress.ranks = "uniform"  # "uniform", "energy" or "budget"
+    config.compress.share = 0.5  # uniform: rank over full rank of a layer
+    config.compress.energy = 0.9  # energy: share of a layer's squared singular values to keep
+    config.compress.budget = 0  # budget: parameters of all β and γ; 0: as many as uniform takes
+    config.compress.dense = (
+        ""  # for a domain that joins: a run with its dense adapters, to start from
+    )
 
     config.data = config_dict.ConfigDict()
     config.data.source = "folder"  # "folder", "tfds" or "embedded"
@@ -61,3 +74,11 @@ def get_config() -> config_dict.ConfigDict:
 
     config.export = "latest"  # which state becomes the domain: "latest" or "best" on validation
     return config
+
+
+def recipe(name):
+    """Return the config of another recipe, for variants such as configs/quickstart.py:linear."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+    if name not in names:
+        raise SystemExit(f"error: found recipe {name!r}; expected one of {names}.")
+    return importlib.import_module(f"configs.{name}").get_config()

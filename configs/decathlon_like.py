@@ -4,12 +4,15 @@ python train.py --config configs/decathlon_like.py:scratch --workdir runs/pretra
 python train.py --config configs/decathlon_like.py:parallel --config.init_from=runs/pretrain \
     --workdir runs/parallel
 
+python train.py --config configs/decathlon_like.py:compress --config.init_from=runs/parallel \
+    --workdir runs/compress
+
 The name after the colon is a recipe of configs/. The images are expected in
 data/decathlon_like/<domain>/{train,test}.tar.gz; say otherwise with --config.data.dir.
 Adapter decay follows the size of the training set, as in CVPR 2018, section 4.1.
 """
 
-import importlib
+from configs import base
 
 WHOLE = {"crop": "centre", "flip": False}  # signs and letters: neither cropped nor mirrored
 OPTIONS = {
@@ -27,16 +30,18 @@ OPTIONS = {
 
 
 def get_config(recipe="parallel"):
-    config = importlib.import_module(f"configs.{recipe}").get_config()
+    config = base.recipe(recipe)
     pretraining = config.start == "random"
-    config.domains = "tiny_imagenet" if pretraining else "cifar100,gtsrb,omniglot"
+    compressing = bool(config.compress.kind)  # all domains of the run
+    if not compressing:
+        config.domains = "tiny_imagenet" if pretraining else "cifar100,gtsrb,omniglot"
     config.backbone.width = 0.25
     config.data.dir = "data/decathlon_like"
     config.data.resize, config.data.size = 36, 32
     for name, options in OPTIONS.items():
         config.options[name] = dict(options)
     config.train.batch_size = 128 if pretraining else 64
-    config.train.epochs = 12.0 if pretraining else 20.0
-    config.train.evals = 12 if pretraining else 10
+    config.train.epochs = 12.0 if pretraining else 4.0 if compressing else 20.0
+    config.train.evals = 12 if pretraining else 2 if compressing else 10
     config.optim.schedule = "cosine"
     return config

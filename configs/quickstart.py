@@ -8,19 +8,21 @@ The name after the colon is a recipe of configs/. Pre-training tells from which 
 a patch is; the targets are handwritten digits, surfaces and faces.
 """
 
-import importlib
+from configs import base
 
 
 def get_config(recipe="parallel"):
-    config = importlib.import_module(f"configs.{recipe}").get_config()
+    config = base.recipe(recipe)
     pretraining = config.start == "random"
-    config.domains = "pictures" if pretraining else "digits,surfaces,faces"
+    compressing = bool(config.compress.kind)  # all domains of the run
+    if not compressing:
+        config.domains = "pictures" if pretraining else "digits,surfaces,faces"
     config.data.source = "embedded"
     config.data.resize, config.data.size = 36, 32
     config.options.digits = {"crop": "centre", "flip": False}
     config.backbone.width = 0.25
     config.optim.schedule = "cosine"
     config.train.batch_size = 64 if pretraining else 32
-    config.train.steps = 500 if pretraining else 300
+    config.train.steps = 500 if pretraining else 100 if compressing else 300
     config.train.evals = 5
     return config

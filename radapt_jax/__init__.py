@@ -1,14 +1,15 @@
 """Residual adapters in JAX: one network with shared weights, and a small adapter per domain."""
 
 from radapt_jax.checkpoint import Shared
+from radapt_jax.compression import compress_family, join, rank_rule
 from radapt_jax.domains import DECATHLON, Domain
 from radapt_jax.family import Family
+from radapt_jax.fuse import fold
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec, resnet26
 from radapt_jax.models.initial import initial_variables
 from radapt_jax.original import import_original
-
-__version__ = "0.1.0"
+from radapt_jax.version import __version__
 
 __all__ = [
     "DECATHLON",
@@ -17,7 +18,12 @@ __all__ = [
     "Member",
     "ModelSpec",
     "Shared",
+    "__version__",
+    "compress_family",
+    "fold",
     "import_original",
     "initial_variables",
+    "join",
+    "rank_rule",
     "resnet26",
 ]

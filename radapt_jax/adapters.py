@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +12,10 @@ from jaxtyping import Array, Float
 
 from radapt_jax.layers import ChannelDropout, DomainNorm, domain_variable, he_normal
 
-KINDS = ("none", "series", "parallel")
+KINDS = ("none", "series", "parallel", "low_rank", "joint")
+PARALLEL_KINDS = ("parallel", "low_rank", "joint")
+LOW_RANK_KINDS = ("low_rank", "joint")
+Ranks = float | Mapping[str, int]  # a share of the full rank, or a rank by convolution
 INITS = {
     "zeros": nn.initializers.zeros,  # the adapted network starts as the backbone
     "he_normal": he_normal,  # as in the original code
@@ -41,6 +45,58 @@ class ParallelAdapter(nn.Module):
         x = x[:, :: self.stride, :: self.stride]
         x = ChannelDropout(self.dropout, self.axis_name, name="dropout")(x, train=train)
         return x @ kernel.astype(self.dtype)
+
+
+class LowRankAdapter(nn.Module):
+    """(x β) γᵀ, a parallel adapter α = β γᵀ as two 1x1 convolutions (CVPR 2018, section 3.4).
+
+    γ is the domain's. So is β, unless `joint`: then all domains share it, and it is in `params`.
+    The product β γᵀ is never formed. `__call__` as in `ParallelAdapter`.
+    """
+
+    features: int
+    rank: int
+    joint: bool
+    stride: int = 1
+    dropout: float = 0.0
+    initializer: str = "zeros"
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
+        shape = (x.shape[-1], self.rank)
+        if self.joint:
+            beta = self.param("beta", he_normal, shape, jnp.float32)
+        else:
+            beta = domain_variable(self, "adapters", "beta", he_normal, shape).value
+        init = INITS[self.initializer]
+        gamma = domain_variable(self, "adapters", "gamma", init, (self.rank, self.features)).value
+        x = x[:, :: self.stride, :: self.stride]
+        x = ChannelDropout(self.dropout, self.axis_name, name="dropout")(x, train=train)
+        return (x @ beta.astype(self.dtype)) @ gamma.astype(self.dtype)
+
+
+def rank_of(ranks: Ranks, conv: str, inputs: int, outputs: int) -> int:
+    """Return the rank of one convolution's adapter: at least 1, at most the full rank.
+
+    Args:
+      ranks: a share of the full rank, min(inputs, outputs), or ranks by convolution.
+      conv: its path, such as "stage1/block1/conv1".
+
+    Raises:
+      ValueError: a share outside (0, 1], or no rank, or one out of range, for this convolution.
+    """
+    full = min(inputs, outputs)
+    if isinstance(ranks, Mapping):
+        if not 1 <= ranks.get(conv, 0) <= full:
+            raise ValueError(
+                f"found rank {ranks.get(conv)} for the adapter of {conv}; expected 1 to {full}."
+            )
+        return ranks[conv]
+    if not 0 < ranks <= 1:
+        raise ValueError(f"found ranks {ranks}; expected a share of the full rank in (0, 1].")
+    return max(int(ranks * full + 0.5), 1)
 
 
 class SeriesAdapter(nn.Module):
@@ -76,6 +132,7 @@ class AdaptedConv(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     norm_axis: str | None = None
+    ranks: Ranks = 0.5
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
@@ -99,6 +156,20 @@ class AdaptedConv(nn.Module):
                 name="adapter",
             )
             return y + parallel(x, train=train)
+        if self.adapter in LOW_RANK_KINDS:
+            rank = rank_of(self.ranks, "/".join(self.path), x.shape[-1], self.features)
+            low_rank = LowRankAdapter(
+                self.features,
+                rank,
+                self.adapter == "joint",
+                self.stride,
+                self.dropout,
+                self.initializer,
+                self.dtype,
+                self.axis_name,
+                name="adapter",
+            )
+            return y + low_rank(x, train=train)
         if self.adapter == "series":
             series = SeriesAdapter(self.initializer, self.dtype, self.norm_axis, name="adapter")
             return series(y, train=train)

@@ -21,7 +21,7 @@ from flax import serialization
 from orbax.checkpoint import v1 as ocp
 
 from radapt_jax import trees
-from radapt_jax.member import FORMAT, Member
+from radapt_jax.member import FORMAT, Member, parse_card
 from radapt_jax.models import ModelSpec
 
 VARIABLES = "variables"
@@ -33,7 +33,9 @@ class Shared:
     """Shared weights: `params`, the backbone and width they are of, and how they came about.
 
     `source` names the domain they were pre-trained on (its norms start new domains), and
-    `adapter` the kind they were pre-trained with; "none" is an off-the-shelf backbone.
+    `adapter` the kind they were pre-trained with; "none" is an off-the-shelf backbone. Jointly
+    compressed domains share a β for each adapted convolution: those are in `params` too, and
+    `ranks` tells their ranks.
     """
 
     params: Mapping[str, Any]
@@ -41,6 +43,19 @@ class Shared:
     width: float = 1.0
     source: str | None = None
     adapter: str = "none"
+    ranks: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The network whose `params` these are: with β in it where domains share one."""
+        if self.ranks:
+            return ModelSpec(self.backbone, self.width, adapter="joint", ranks=self.ranks)
+        return ModelSpec(self.backbone, self.width)
+
+    def fingerprint(self, *, joint: bool) -> str:
+        """Return the sha256 of the filters, and with `joint` of the β beside them."""
+        leaves, _ = trees.split(self.params, lambda path: joint or not path.endswith("/beta"))
+        return trees.fingerprint(trees.unflatten(leaves))
 
     def card(self) -> dict[str, Any]:
         facts = dataclasses.asdict(dataclasses.replace(self, params={}))
@@ -60,12 +75,14 @@ def load_shared(workdir: str | Path) -> Shared:
       ValueError: the arrays are not those that were saved.
     """
     folder = Path(workdir).absolute() / "shared"
-    card = _read_card(folder, "shared weights", "Pre-train first: configs/scratch.py.")
-    spec = ModelSpec(backbone=card["backbone"], width=card["width"])
-    expected = {"params": spec.abstract(1)["params"]}
-    params = _load(folder, expected, card["sha256"], only="params")
+    card = read_card(folder, "shared weights", "Pre-train first: configs/scratch.py.")
     facts = {key: card[key] for key in ("backbone", "width", "source", "adapter")}
-    return Shared(params, **facts)
+    facts["ranks"] = card.get("ranks", {})
+    expected = {"params": Shared({}, **facts).spec.abstract(1)["params"]}
+    shared = Shared(_load(folder, expected)["params"], **facts)
+    if trees.fingerprint(shared.params) != card["sha256"]:
+        raise ValueError(f"{folder} is damaged: its values are not those that were saved.")
+    return shared
 
 
 def save_member(member: Member, workdir: str | Path) -> None:
@@ -82,10 +99,10 @@ def load_member(workdir: str | Path, name: str) -> Member:
       ValueError: shapes, dtypes or values are not those the card tells of.
     """
     folder = Path(workdir).absolute() / "domains" / name
-    card = _read_card(folder, f"domain {name!r}", f"Domains there: {list_members(workdir)}.")
-    empty = Member.from_card(card, {name: {} for name in card["collections"]})
-    variables = _load(folder, empty.abstract(), card["sha256"])
-    return dataclasses.replace(empty, variables=variables)
+    card = read_card(folder, f"domain {name!r}", f"Domains there: {list_members(workdir)}.")
+    empty = Member.from_card(card, {name: {} for name in card["collections"]}, str(folder))
+    member = dataclasses.replace(empty, variables=_load(folder, empty.abstract()))
+    return member.verified(card["sha256"], str(folder))
 
 
 def list_members(workdir: str | Path) -> list[str]:
@@ -93,16 +110,11 @@ def list_members(workdir: str | Path) -> list[str]:
     return sorted(path.parent.name for path in (Path(workdir) / "domains").glob(f"[!.]*/{CARD}"))
 
 
-def _read_card(folder: Path, what: str, hint: str) -> dict[str, Any]:
+def read_card(folder: Path, what: str, hint: str) -> dict[str, Any]:
     path = folder / CARD
     if not path.is_file():
         raise FileNotFoundError(f"found no {what} at {folder} (no {CARD}). {hint}")
-    card = json.loads(path.read_text())
-    if card["format"] != FORMAT:
-        raise ValueError(
-            f"{path} has format {card['format']}; this version of radapt_jax reads {FORMAT}."
-        )
-    return card
+    return parse_card(path.read_text(), str(path))
 
 
 def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> None:
@@ -119,20 +131,18 @@ def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> Non
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _load(folder: Path, expected: trees.Tree, sha256: str, only: str = "") -> dict[str, Any]:
+def _load(folder: Path, expected: trees.Tree) -> dict[str, Any]:
     """Read a checkpoint after its shapes and dtypes; Orbax itself would cast without a word."""
     path = folder / VARIABLES
-    metadata = ocp.metadata(path).metadata
-    trees.check_like(metadata, expected, f"the checkpoint {path}")
-    tree = trees.to_numpy(ocp.load(path))
-    tree = tree[only] if only else tree
-    found = trees.fingerprint(tree)
-    if found != sha256:
-        raise ValueError(
-            f"{path} is damaged: its values have sha256 {found[:12]}..., {CARD} says "
-            f"{sha256[:12]}.... Restore it from a copy, or train it again."
-        )
-    return tree
+    try:
+        metadata = trees.flatten(ocp.metadata(path).metadata)
+    except Exception as error:
+        raise ValueError(f"{path} is no readable Orbax checkpoint: {error}") from error
+    trees.check_like(trees.unflatten(metadata), expected, f"the checkpoint {path}")
+    try:
+        return trees.to_numpy(ocp.load(path))
+    except Exception as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 class TrainingCheckpoints:

@@ -23,8 +23,8 @@ class Domain:
       resize: images are first resized to this length in pixels: the shorter side, or both
         where `squash` is set. At least `size`.
       squash: resize to a square, whatever the aspect ratio.
-      crop: training takes a "random" `size` x `size` window of the whole resized image, or the
-        "centre" one. Evaluation always takes the centre.
+      crop: training takes a "random" `size` x `size` window of the whole resized image (of an
+        aspect ratio up to 3:1), or the "centre" one. Evaluation always takes the centre.
       flip: mirror left to right with probability 1/2 in training.
       adapter_decay: weight decay of this domain's adapter kernels; None: the config's.
 
@@ -60,6 +60,10 @@ class Domain:
             raise ValueError(
                 f"domain {self.name!r}: found resize {self.resize} below size {self.size}; "
                 "the crop must fit into the resized image."
+            )
+        if self.adapter_decay is not None and self.adapter_decay < 0:
+            raise ValueError(
+                f"domain {self.name!r}: adapter_decay is {self.adapter_decay}; expected 0 or more."
             )
         if self.crop not in ("random", "centre"):
             raise ValueError(

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from radapt_jax import checkpoint, trees
+from radapt_jax import bundle, checkpoint, exporting, serving, trees
 from radapt_jax.checkpoint import Shared
-from radapt_jax.data.augment import normalise
 from radapt_jax.data.images import centre_crop, decode
+from radapt_jax.domains import Domain
+from radapt_jax.fuse import FoldedVariables, fold
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec
-
-
-@functools.partial(jax.jit, static_argnames="model")
-def _probabilities(model: Any, variables: Any, images: Array, mean: Array, std: Array) -> Array:
-    """Compiled once per network, batch shape and image dtype; domains are data."""
-    if images.dtype == jnp.uint8:
-        images = normalise(images, mean, std)
-    return jax.nn.softmax(model.apply(variables, images, train=False))
 
 
 class Family:
@@ -42,13 +33,14 @@ class Family:
     """
 
     def __init__(self, shared: Shared, members: Iterable[Member] = ()) -> None:
-        spec = ModelSpec(backbone=shared.backbone, width=shared.width)
-        trees.check_like(shared.params, spec.abstract(1)["params"], "the shared weights")
+        trees.check_like(shared.params, shared.spec.abstract(1)["params"], "the shared weights")
         self.shared = shared
-        self.fingerprint = trees.fingerprint(shared.params)
+        self.fingerprint = shared.fingerprint(joint=False)
+        self._joint_fingerprint = shared.fingerprint(joint=True)
         self._params = jax.tree.map(jnp.asarray, shared.params)
         self._members: dict[str, Member] = {}
         self._bank: dict[str, dict[str, Any]] = {}
+        self._served: dict[Any, Any] = {}  # padded and stacked copies, made when first needed
         for member in members:
             self.add(member.domain.name, member)
 
@@ -65,10 +57,23 @@ class Family:
         return cls(shared, (checkpoint.load_member(workdir, name) for name in names))
 
     def save(self, path: str | Path) -> None:
-        """Write the shared weights and every domain under `path`, to be read by `load`."""
-        checkpoint.save_shared(self.shared, path)
+        """Write the shared weights and every domain under `path`, to be read by `load`.
+
+        Raises:
+          ValueError: there are other shared weights at `path`. Nothing is written then.
+        """
+        if (Path(path) / "shared").exists():
+            there = checkpoint.load_shared(path).fingerprint(joint=True)
+            if there != self._joint_fingerprint:
+                raise ValueError(
+                    f"{path} holds a family of other shared weights.\n"
+                    f"  this family:  sha256 {self._joint_fingerprint[:12]}...\n"
+                    f"  there:        sha256 {there[:12]}...\n"
+                    "Save to another folder."
+                )
         for member in self._members.values():
             checkpoint.save_member(member, path)
+        checkpoint.save_shared(self.shared, path)
 
     @property
     def domains(self) -> list[str]:
@@ -102,6 +107,13 @@ class Family:
         self[domain]
         return {"params": self._params, **self._bank[domain]}
 
+    def variables_of(self, spec: ModelSpec) -> dict[str, Any]:
+        """Return the shared `params` that a network needs: β only for jointly compressed ones."""
+        leaves, _ = trees.split(
+            self._params, lambda path: spec.adapter == "joint" or not path.endswith("/beta")
+        )
+        return {"params": trees.unflatten(leaves)}
+
     def model(self, domain: str, **runtime: Any) -> Any:
         """Return the network that `variables(domain)` belong to; `runtime` may hold dtype."""
         member = self[domain]
@@ -122,11 +134,22 @@ class Family:
         member = dataclasses.replace(
             domain,
             domain=dataclasses.replace(domain.domain, name=name),
-            shared=None if domain.has_own_weights else self.fingerprint,
+            shared=None if domain.has_own_weights else self._fingerprint_for(domain),
         )
         member.check()
         self._bank[name] = jax.tree.map(jnp.asarray, dict(member.variables))
         self._members[name] = member
+        self._served.clear()
+
+    def remove(self, name: str) -> Member:
+        """Take a domain out of the family (not off the disk), and return it."""
+        member = self[name]
+        del self._members[name], self._bank[name]
+        self._served.clear()
+        return member
+
+    def _fingerprint_for(self, member: Member) -> str:
+        return self._joint_fingerprint if member.is_joint else self.fingerprint
 
     def _check_fits(self, name: str, member: Member) -> None:
         if member.spec.backbone != self.shared.backbone or member.spec.width != self.shared.width:
@@ -136,53 +159,154 @@ class Family:
                 f"  the domain:   {member.spec.backbone}, width {member.spec.width}\n"
                 "Load the family it was trained with, or retrain it on this one."
             )
-        if not member.has_own_weights and member.shared not in (None, self.fingerprint):
+        if member.is_joint and member.spec.ranks != self.shared.ranks:
+            raise ValueError(
+                f"domain {name!r} stands on shared β of other ranks than this family has.\n"
+                f"  this family:  {_first(self.shared.ranks) or 'no shared β'}\n"
+                f"  the domain:   {_first(member.spec.ranks)}\n"
+                "Load the compressed family it was trained with."
+            )
+        ours = self._fingerprint_for(member)
+        if not member.has_own_weights and member.shared not in (None, ours):
             raise ValueError(
                 f"domain {name!r} was trained on other shared weights.\n"
-                f"  this family:  sha256 {self.fingerprint[:12]}...\n"
+                f"  this family:  sha256 {ours[:12]}...\n"
                 f"  the domain:   sha256 {member.shared[:12]}... "
                 f"({member.spec.backbone}, width {member.spec.width})\n"
                 "Load the family it was trained with, or retrain it: python train.py --config "
                 f"configs/parallel.py --config.domains={name} --config.init_from=<this family>"
             )
 
-    def predict(self, images: Any, *, domain: str) -> np.ndarray:
-        """Return class probabilities, float32 (n, classes), for a batch of one domain.
+    def predict(
+        self, images: Any, *, domain: str | None = None, domains: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Return class probabilities of a batch, of one domain or of several mixed.
 
-        Compiled once per batch shape; domains of equal class count and adapter kind share it.
+        Compiled once per batch shape: domains of the same adapter kind share one program, whatever
+        their class counts (to the next power of two).
 
         Args:
           images: (n, h, w, 3) at the size the network is to see, sides multiples of 8. uint8 in
             [0, 255] is normalised with the domain's mean and std; floats are taken as normalised.
-          domain: whose adapters, norms and head to use.
+          domain: whose adapters, norms and head to use, for all images; or
+          domains: for each image, n names. Each image goes through its own domain in one call (one
+            for each adapter kind among them).
+
+        Returns:
+          float32 (n, classes). With `domains`, classes is the largest count among them, and
+          columns beyond an image's own classes are 0.
 
         Raises:
           KeyError: no such domain.
-          ValueError: another rank, channel count, dtype or side, or values that are not finite.
+          ValueError: images of another rank, channel count, dtype or side, or with values that are
+            not finite; neither or both of `domain` and `domains`, or not one name per image.
         """
-        member = self[domain]
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(
-                f"found images of shape {images.shape}; expected (n, height, width, 3). One image "
-                "needs a leading axis: image[None]; files go through family.preprocess."
-            )
-        if images.dtype != np.uint8:
-            if not np.issubdtype(images.dtype, np.floating):
-                raise ValueError(
-                    f"found images of {images.dtype}; expected uint8 in [0, 255], or floats that "
-                    "are normalised already."
-                )
-            images = images.astype(np.float32)
-            if not np.isfinite(images).all():
-                raise ValueError("found images with NaN or infinite values; expected finite ones.")
+        images = serving.check_images(images)
+        if (domain is None) == (domains is None):
+            raise ValueError("expected either domain='name' or domains=[one name per image].")
+        if domains is not None:
+            return self._predict_mixed(images, list(domains))
+        assert domain is not None
+        classes = self[domain].domain.num_classes
         if len(images) == 0:
-            return np.zeros((0, member.domain.num_classes), np.float32)
-        mean, std = (
-            np.array(values, np.float32) for values in (member.domain.mean, member.domain.std)
+            return np.zeros((0, classes), np.float32)
+        mean, std = serving.statistics(self[domain].domain)
+        model, variables = self._padded(domain)
+        return np.asarray(serving.predict(model, variables, images, mean, std))[:, :classes]
+
+    def _padded(self, domain: str) -> tuple[Any, dict[str, Any]]:
+        """Return the network and the variables of a domain with its head padded."""
+        if domain not in self._served:
+            member = self[domain]
+            classes = serving.padded_classes(member.domain.num_classes)
+            variables = self.variables(domain)
+            variables["adapters"] = serving.pad_head(variables["adapters"], classes)
+            self._served[domain] = member.spec.build(classes), variables
+        return self._served[domain]
+
+    def _predict_mixed(self, images: np.ndarray, domains: list[str]) -> np.ndarray:
+        if len(domains) != len(images):
+            raise ValueError(f"found {len(domains)} domains for {len(images)} images.")
+        classes = max((self[name].domain.num_classes for name in set(domains)), default=0)
+        found = np.zeros((len(images), classes), np.float32)
+        for group in self._groups(set(domains)):
+            model, params, stacked, means, stds = self._stacked(group)
+            which = np.array([group.index(name) if name in group else 0 for name in domains])
+            out = serving.predict_mixed(model, params, stacked, which, images, means, stds)
+            rows = np.flatnonzero([name in group for name in domains])
+            width = min(classes, out.shape[1])
+            found[rows, :width] = np.asarray(out)[rows, :width]
+        return found
+
+    def _groups(self, wanted: set[str]) -> list[tuple[str, ...]]:
+        """Split the domains into those that can share a program; keep groups with wanted ones."""
+        groups: dict[Any, list[str]] = {}
+        for name in self.domains:
+            own = name if self[name].has_own_weights else ""
+            groups.setdefault((str(self[name].spec), own), []).append(name)
+        return [tuple(group) for group in groups.values() if wanted & set(group)]
+
+    def _stacked(self, group: tuple[str, ...]) -> tuple[Any, ...]:
+        """Return network, shared weights, stacked bank, means and stds of a group of domains."""
+        if group not in self._served:
+            members = [self[name] for name in group]
+            classes = max(serving.padded_classes(it.domain.num_classes) for it in members)
+            variables = [self.variables(name) for name in group]
+            bank = serving.stack(
+                [
+                    {
+                        "adapters": serving.pad_head(it["adapters"], classes),
+                        "batch_stats": it["batch_stats"],
+                    }
+                    for it in variables
+                ]
+            )
+            means, stds = (
+                np.stack(it)
+                for it in zip(*(serving.statistics(m.domain) for m in members), strict=True)
+            )
+            model = members[0].spec.build(classes)
+            self._served[group] = (model, variables[0]["params"], bank, means, stds)
+        return self._served[group]
+
+    def fold(self, domain: str, *, fold_norm: bool = False) -> FoldedDomain:
+        """Fold a domain's adapters into the filters: a plain network of the backbone's speed.
+
+        Args:
+          domain: which one.
+          fold_norm: fold the norms that follow convolutions in as well.
+        """
+        member, variables = self[domain], self.variables(domain)
+        filters = variables["params"]
+        spec = ModelSpec(member.spec.backbone, member.spec.width, folded_norms=fold_norm)
+        folded = fold(**variables, fold_norm=fold_norm)
+        return FoldedDomain(member.domain, FoldedVariables(spec, folded, filters))
+
+    def export(
+        self, domain: str, path: str | Path, *, platforms: Sequence[str] = ("cpu", "cuda")
+    ) -> None:
+        """Write a domain as one StableHLO file that jax alone runs; see radapt_jax.exporting."""
+        member, folded = self[domain], self.fold(domain)
+        exporting.export(
+            folded.weights.spec, folded.weights.variables, member.domain, path, platforms
         )
-        variables = self.variables(domain)
-        return np.asarray(_probabilities(self.model(domain), variables, images, mean, std))
+
+    def save_domain(self, domain: str, path: str | Path) -> None:
+        """Write a domain as one safetensors file that knows its facts; see radapt_jax.bundle."""
+        bundle.write(self[domain], path)
+
+    def load_domain(self, path: str | Path, name: str | None = None) -> str:
+        """Add the domain of a safetensors file, under its own name or another; return the name.
+
+        Raises:
+          FileNotFoundError: no such file.
+          ValueError: it is no such file, is damaged, or belongs to other shared weights. Nothing is
+            changed then.
+        """
+        member = bundle.read(path)
+        name = name or member.domain.name
+        self.add(name, member)
+        return name
 
     def preprocess(self, images: Any, *, domain: str) -> np.ndarray:
         """Return images as `predict` takes them: uint8 (n, size, size, 3).
@@ -209,18 +333,57 @@ class Family:
 
     def backbone_parameters(self) -> int:
         """Return the parameters of the network without adapters, its norms in and its head out."""
-        spec = ModelSpec(backbone=self.shared.backbone, width=self.shared.width)
-        abstract = spec.abstract(1)
+        abstract = ModelSpec(self.shared.backbone, self.shared.width).abstract(1)
         head = trees.count(abstract["adapters"]["head"])
         return trees.count(abstract["params"]) + trees.count(abstract["adapters"]) - head
 
+    def basis_parameters(self) -> int:
+        """Return the parameters of the β that jointly compressed domains share; 0 without."""
+        leaves, _ = trees.split(self.shared.params, lambda path: path.endswith("/beta"))
+        return trees.count(trees.unflatten(leaves))
+
+    def _shared_with(self, domain: str) -> int:
+        filters = trees.count(self.shared.params) - self.basis_parameters()
+        return filters if domain == self.shared.source else 0
+
     def parameters(self, domain: str) -> int:
-        """Return how many parameters a domain brings, head in; for the source, the shared too."""
-        shared = trees.count(self.shared.params) if domain == self.shared.source else 0
-        return self[domain].parameters() + shared
+        """Return how many parameters a domain brings, head in; for the source, the filters too."""
+        return self[domain].parameters() + self._shared_with(domain)
 
     def ratio(self, domain: str) -> float:
         """Return a domain's parameters over the backbone's, heads apart (CVPR 2018, table 1)."""
-        member = self[domain]
-        shared = trees.count(self.shared.params) if domain == self.shared.source else 0
-        return (member.parameters(head=False) + shared) / self.backbone_parameters()
+        own = self[domain].parameters(head=False) + self._shared_with(domain)
+        return own / self.backbone_parameters()
+
+
+class FoldedDomain:
+    """A domain folded into a plain network: adapters cost nothing any more.
+
+    Args:
+      domain: its facts.
+      weights: its folded variables.
+    """
+
+    def __init__(self, domain: Domain, weights: FoldedVariables) -> None:
+        self.domain = domain
+        self.weights = weights
+        self._model = weights.spec.build(domain.num_classes)
+
+    def predict(self, images: Any) -> np.ndarray:
+        """Return class probabilities (n, classes), as `Family.predict` does for this domain."""
+        images = serving.check_images(images)
+        if len(images) == 0:
+            return np.zeros((0, self.domain.num_classes), np.float32)
+        mean, std = serving.statistics(self.domain)
+        return np.asarray(serving.predict(self._model, self.weights.variables, images, mean, std))
+
+    def unfold(self) -> Any:
+        """Return the shared weights, bit for bit: the arrays that were folded, never changed."""
+        return self.weights.unfold()
+
+
+def _first(ranks: Any) -> str:
+    """Describe ranks by convolution in a few words."""
+    if not isinstance(ranks, Mapping):
+        return f"{ranks:g} of the full rank"
+    return ", ".join(f"{conv} {rank}" for conv, rank in list(ranks.items())[:3])

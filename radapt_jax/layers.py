@@ -54,18 +54,25 @@ class DomainNorm(nn.Module):
     """Batch norm of one domain: scale and bias in `adapters`, statistics in `batch_stats`.
 
     Follows PyTorch: momentum 0.1, running variance unbiased. Statistics are taken in two passes
-    in float32 or wider. With `axis_name`, the batch statistics are those of all devices.
+    in float32 or wider. With `axis_name`, the batch statistics are those of all devices. With
+    `folded`, the rest of the norm is in the filter before it (see radapt_jax.fuse), and a bias
+    is left; such a norm cannot be trained.
     """
 
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    folded: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
         shape = (x.shape[-1],)
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
-        scale = domain_variable(self, "adapters", "scale", ones, shape)
         bias = domain_variable(self, "adapters", "bias", zeros, shape)
+        if self.folded:
+            if train:
+                raise ValueError("this network is folded, for evaluation; train the unfolded one.")
+            return x + bias.value.astype(self.dtype)
+        scale = domain_variable(self, "adapters", "scale", ones, shape)
         running_mean = domain_variable(self, "batch_stats", "mean", zeros, shape)
         running_var = domain_variable(self, "batch_stats", "var", ones, shape)
 
@@ -83,14 +90,18 @@ class DomainNorm(nn.Module):
 
     def _batch_statistics(self, x: Array) -> tuple[Array, Array, int]:
         """Return the biased mean and variance per channel, and how many values they are of."""
-        axes = (0, 1, 2)
         count = x.size // x.shape[-1]
         if self.axis_name is None:
-            mean = x.mean(axes)
-            return mean, jnp.square(x - mean).mean(axes), count
-        mean = jax.lax.pmean(x.mean(axes), self.axis_name)
-        var = jax.lax.pmean(jnp.square(x - mean).mean(axes), self.axis_name)
+            mean = _average(x)
+            return mean, _average(jnp.square(x - mean)), count
+        mean = jax.lax.pmean(_average(x), self.axis_name)
+        var = jax.lax.pmean(_average(jnp.square(x - mean)), self.axis_name)
         return mean, var, count * jax.lax.axis_size(self.axis_name)
+
+
+def _average(x: Float[Array, "b h w c"]) -> Float[Array, " c"]:
+    """Average over all but channels, axis by axis: short sums in float32 lose fewer digits."""
+    return x.mean(2).mean(1).mean(0)
 
 
 class DomainHead(nn.Module):

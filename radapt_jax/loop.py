@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from radapt_jax import checkpoint, optim, report, settings, trees
+from radapt_jax import checkpoint, compress, compression, optim, report, settings, trees
 from radapt_jax.checkpoint import Shared
-from radapt_jax.data.loading import DomainData, load_domain
+from radapt_jax.data.loading import DomainData, load_domain, load_splits
 from radapt_jax.evaluate import Row, evaluate_family
 from radapt_jax.family import Family
 from radapt_jax.member import Member
 from radapt_jax.models.initial import initial_variables
-from radapt_jax.training import train_domain
+from radapt_jax.training import Job, train_domain
 
 log = logging.getLogger(__name__)
 
@@ -42,28 +42,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     """
     workdir = Path(workdir).absolute()
     settings.check(config, jax.local_device_count())
-    family = _open_family(config, workdir)
     settings.check_same(config, workdir)
+    family = _open_family(config, workdir)
+    compressed = _compressed(config, workdir) if config.compress.kind else None
+    jobs: list[Callable[[Family | None], Job]] = []
     finished = [] if family is None else family.domains
-    todo = {}
-    for name in settings.names(config.domains):  # all images are sought before any is trained on
+    for name in _domains(config, compressed):  # all images are sought before any is trained on
         if name in finished:
             log.info("%s: finished before, kept.", name)
+        elif compressed is not None:
+            jobs.append(_compressed_job(config, compressed, name))
         else:
-            options = settings.domain_options(config, name)
-            todo[name] = load_domain(name, _data_defaults(config), options, config.data.cache)
+            jobs.append(_job(config, name))
     settings.remember(config, workdir)
-    if family is not None and not (workdir / "shared").is_dir():
+    if compressed is not None:
+        family = _begin_compressed(config, compressed, family, workdir)
+    elif family is not None and not (workdir / "shared").is_dir():
         family.save(workdir)
-    for data in todo.values():
-        family = _train_and_add(config, family, data, workdir)
+    for job in jobs:
+        family = _train_and_add(config, family, job(family), workdir)
     assert family is not None, "settings.check wants at least one domain"
-    rows = evaluate_family(
-        family,
-        cache_dir=config.data.cache,
-        batch_size=config.train.batch_size,
-        dtype=settings.DTYPES[config.backbone.dtype],
-    )
+    rows = _evaluate(config, family)
     report.write(rows, workdir)
     return rows
 
@@ -72,7 +71,7 @@ def _open_family(config: ConfigDict, workdir: Path) -> Family | None:
     """Return the workdir's family, or a new one on init_from's weights; None: still to be made."""
     if (workdir / "shared").is_dir():
         return Family.load(workdir)
-    if not config.init_from:
+    if not config.init_from or config.compress.kind:
         return None
     shared = checkpoint.load_shared(config.init_from)
     found, wanted = (
@@ -89,6 +88,14 @@ def _open_family(config: ConfigDict, workdir: Path) -> Family | None:
             f"method {config.method!r} wants shared weights pre-trained with adapter "
             f"{config.source_adapter!r}; {config.init_from} was with {shared.adapter!r}."
         )
+    if shared.adapter not in ("none", config.adapter.kind):
+        log.warning(
+            "%s was pre-trained with %s adapters; method %r leaves them out, and its features and "
+            "norms were made for them.",
+            config.init_from,
+            shared.adapter,
+            config.method,
+        )
     source = [shared.source] if shared.source in settings.names(config.domains) else []
     if source:
         raise ValueError(
@@ -96,65 +103,145 @@ def _open_family(config: ConfigDict, workdir: Path) -> Family | None:
             "has it already. To train it again, give it another name: config.options.<name> = "
             f"{{'dataset': {source[0]!r}}}."
         )
+    if config.adapter.kind == "joint":
+        if not shared.ranks:
+            raise ValueError(
+                f"{config.init_from} shares no β that a domain could join; compress it jointly "
+                "first: configs/compress.py."
+            )
+        return Family.load(config.init_from)
     return Family(
         shared, [checkpoint.load_member(config.init_from, shared.source)] if shared.source else []
     )
 
 
-def _data_defaults(config: ConfigDict) -> dict[str, Any]:
+def _domains(config: ConfigDict, compressed: Family | None) -> Sequence[str]:
+    listed = settings.names(config.domains)
+    return listed if listed or compressed is None else compression.compressed(compressed)
+
+
+def _job(config: ConfigDict, name: str) -> Callable[[Family | None], Job]:
+    """Open a domain's images; return what makes a job of it once the family is there."""
     keys = ("source", "dir", "size", "resize", "squash", "val_fraction")
-    return {key: config.data[key] for key in keys}
+    data = load_domain(
+        name,
+        {key: config.data[key] for key in keys},
+        settings.domain_options(config, name),
+        config.data.cache,
+    )
+    _check_export(config, data)
+    return lambda family: _start(config, family, data)
 
 
-def _start(config: ConfigDict, family: Family | None, data: DomainData) -> dict[str, Any]:
-    """Return a domain's first variables.
+def _check_export(config: ConfigDict, data: DomainData) -> None:
+    if config.export == "best" and "val" not in data.splits:
+        raise ValueError(
+            f"{data.domain.name}: config.export is 'best', and there are no validation images to "
+            "tell which is. Set config.data.val_fraction above 0, or config.export to 'latest'."
+        )
 
-    From the backbone: its filters, and its norms with their statistics where the network has
-    them; adapters (with their norms) and head are fresh.
+
+def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
+    """Return where a domain's training starts.
+
+    From the backbone: its filters (and shared β), and its norms with their statistics where the
+    network has them; adapters (with their norms) and head are fresh. A domain that joins a
+    compressed family starts from the projection of its dense adapters, if they are given.
     """
-    spec = settings.model_spec(config)
+    joins = config.adapter.kind == "joint"
+    spec = settings.model_spec(config, family.shared.ranks if joins and family else None)
     fresh = initial_variables(spec, data.domain.num_classes, config.seed)
     if config.start == "random":
-        return fresh
+        return Job(data, spec, fresh)
     assert family is not None, "settings.check wants init_from for start='backbone'"
-    variables = {**fresh, "params": trees.to_numpy(family.shared.params)}
-    if family.shared.source is None:
-        return variables
-    source = trees.flatten(family[family.shared.source].variables)
-    leaves = trees.flatten(variables)
-    for path, leaf in source.items():
-        is_adapter = "/adapter/" in path
-        is_norm = path.startswith("batch_stats/") or optim.label(path) == "norms"
-        if is_norm and not is_adapter:
-            leaves[path] = np.array(leaf)
-    return trees.unflatten(leaves)
+    params = trees.to_numpy(family.variables_of(spec)["params"])
+    if joins and config.compress.dense:
+        dense = checkpoint.load_member(config.compress.dense, data.domain.name)
+        member, error = compression.join(family, dense)
+        log.info("%s: joins with a relative error of %.3f of its α.", data.domain.name, error)
+        results = {"projection_error": error, "dense_val": dense.results.get("val", float("nan"))}
+        return Job(data, spec, {**member.variables, "params": params}, results)
+    leaves = trees.flatten({**fresh, "params": params})
+    if family.shared.source is not None:
+        for path, leaf in trees.flatten(family[family.shared.source].variables).items():
+            is_norm = path.startswith("batch_stats/") or optim.label(path) == "norms"
+            if is_norm and "/adapter/" not in path:
+                leaves[path] = np.array(leaf)
+    return Job(data, spec, trees.unflatten(leaves))
 
 
-def _train_and_add(
-    config: ConfigDict, family: Family | None, data: DomainData, workdir: Path
+def _compressed(config: ConfigDict, workdir: Path) -> Family:
+    """Return init_from's family compressed, as it was begun with in this workdir if it was."""
+    if (workdir / "compressed" / "shared").is_dir():
+        return Family.load(workdir / "compressed")
+    domains = settings.names(config.domains) or None
+    dense = Family.load(config.init_from)
+    return compression.compress_family(
+        dense, config.compress.kind, settings.rank_rule(config), domains=domains
+    )
+
+
+def _begin_compressed(
+    config: ConfigDict, compressed: Family, family: Family | None, workdir: Path
 ) -> Family:
+    """Save the compressed family, evaluate it before fine-tuning, and return the one to fill."""
+    compressed.save(workdir / "compressed")
+    if family is not None and (workdir / "shared").is_dir():
+        return family
+    rows = _evaluate(config, compressed)
+    report.write(rows, workdir / "compressed")
+    log.info("before fine-tuning:\n%s", report.text(rows))
+    spectra_of = compression.alphas_of(Family.load(config.init_from))
+    report.plot_spectra(compress.spectra(list(spectra_of.values())), workdir / "spectra.png")
+    done = compression.compressed(compressed)
+    begun = Family(compressed.shared, [compressed[name] for name in compressed if name not in done])
+    begun.save(workdir)
+    return begun
+
+
+def _compressed_job(
+    config: ConfigDict, compressed: Family, name: str
+) -> Callable[[Family | None], Job]:
+    member = compressed[name]
+    if member.data is None:
+        raise ValueError(f"domain {name!r} does not say where its images are.")
+    splits = load_splits(member.data, member.data.open(), config.data.cache)
+    data = DomainData(member.domain, splits, member.data)
+    _check_export(config, data)
+    variables = trees.to_numpy(compressed.variables(name))
+    return lambda _: Job(data, member.spec, variables)
+
+
+def _train_and_add(config: ConfigDict, family: Family | None, job: Job, workdir: Path) -> Family:
     """Train one domain, add it to the family (made here if this is the source), save it."""
-    spec, name = settings.model_spec(config), data.domain.name
-    variables, results = train_domain(config, data, _start(config, family, data), workdir)
-    own_weights = config.optim.decay.filters is not None
+    spec, name = job.spec, job.data.domain.name
+    variables, results = train_domain(config, job, workdir)
     if family is None:
         family = Family(
             Shared(variables["params"], spec.backbone, spec.width, name, adapter=spec.adapter)
         )
-        checkpoint.save_shared(family.shared, workdir)
-        own_weights = False
-    if not own_weights:
+    if config.optim.decay.filters is None or name == family.shared.source:
         del variables["params"]
     member = Member(
-        domain=data.domain,
+        domain=job.data.domain,
         spec=spec,
         variables=variables,
         method=config.method,
-        shared=family.fingerprint,
-        data=data.spec,
-        images={split: len(part) for split, part in data.splits.items()},
-        results=results,
+        data=job.data.spec,
+        images={split: len(part) for split, part in job.data.splits.items()},
+        results={**job.results, **results},
     )
     family.add(name, member)
     checkpoint.save_member(family[name], workdir)
+    if name == family.shared.source:  # last: shared weights on disk mean that the source is there
+        checkpoint.save_shared(family.shared, workdir)
     return family
+
+
+def _evaluate(config: ConfigDict, family: Family) -> list[Row]:
+    return evaluate_family(
+        family,
+        cache_dir=config.data.cache,
+        batch_size=config.train.batch_size,
+        dtype=settings.DTYPES[config.backbone.dtype],
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ class Member:
       variables: `adapters` and `batch_stats`, and `params` where the domain has shared weights of
         its own (methods finetune and scratch).
       method: how it was trained, for tables.
-      shared: fingerprint of the shared weights it was trained on; None: of those it is added to.
+      shared: fingerprint of the shared weights it was trained on (`Shared.fingerprint`); None:
+        of those it is added to.
       data: where its images are, if they are known.
       images: number of images by split.
       results: top-1 in percent by split, and whatever else training found.
@@ -38,6 +40,11 @@ class Member:
     data: DataSpec | None = None
     images: Mapping[str, int] = dataclasses.field(default_factory=dict)
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether its adapters stand on the family's shared β as well as on the filters."""
+        return self.spec.adapter == "joint"
 
     @property
     def has_own_weights(self) -> bool:
@@ -86,14 +93,52 @@ class Member:
         }
 
     @classmethod
-    def from_card(cls, card: Mapping[str, Any], variables: Mapping[str, Any]) -> Member:
-        return cls(
-            domain=Domain.from_json(card["domain"]),
-            spec=ModelSpec.from_json(card["network"]),
-            variables=variables,
-            method=card["method"],
-            shared=card["shared"],
-            data=DataSpec(**card["data"]) if card["data"] else None,
-            images=card["images"],
-            results=card["results"],
-        )
+    def from_card(cls, card: Mapping[str, Any], variables: Mapping[str, Any], where: str) -> Member:
+        """Return the member that a card describes.
+
+        Raises:
+          ValueError: the card lacks an entry or has one of the wrong kind.
+        """
+        try:
+            return cls(
+                domain=Domain.from_json(card["domain"]),
+                spec=ModelSpec.from_json(card["network"]),
+                variables=variables,
+                method=card["method"],
+                shared=card["shared"],
+                data=DataSpec(**card["data"]) if card["data"] else None,
+                images=card["images"],
+                results=card["results"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{where} describes no domain: {error!r}.") from error
+
+    def verified(self, sha256: str, where: str) -> Member:
+        """Return the member itself.
+
+        Raises:
+          ValueError: its variables do not have this fingerprint.
+        """
+        found = trees.fingerprint(self.variables)
+        if found != sha256:
+            raise ValueError(
+                f"{where} is damaged: its values have sha256 {found[:12]}..., its card says "
+                f"{str(sha256)[:12]}.... Restore it from a copy, or train it again."
+            )
+        return self
+
+
+def parse_card(text: str, where: str) -> dict[str, Any]:
+    """Return a card from its JSON text.
+
+    Raises:
+      ValueError: it is no JSON object, or of another format version.
+    """
+    try:
+        card = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} holds no readable card: {error}.") from error
+    found = card.get("format") if isinstance(card, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{where} has format {found}; this version of radapt_jax reads {FORMAT}.")
+    return card

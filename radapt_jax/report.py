@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from radapt_jax import logs
+from radapt_jax.compress import Spectrum
 from radapt_jax.evaluate import Row
 
 HEADER = ("domain", "method", "classes", "images", "evaluated on", "top-1 %", "parameters", "ratio")
@@ -20,15 +23,18 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.classes:,}",
         f"{row.images:,}",
         f"{row.split} ({row.count:,})",
-        f"{row.top1:.2f}",
+        "-" if row.top1 is None else f"{row.top1:.2f}",
         f"{row.parameters:,}",
         f"{row.ratio:.3f}",
     )
 
 
 def _total(rows: Sequence[Row]) -> str:
-    ratio = sum(row.ratio for row in rows)
-    return f"{len(rows)} domains: {ratio:.2f} times the backbone's parameters in all, heads apart."
+    basis = max((row.basis for row in rows), default=0.0)
+    ratio = sum(row.ratio for row in rows) + basis
+    shared = f" ({basis:.2f} of it the shared β)" if basis else ""
+    what = f"{ratio:.2f} times the backbone's parameters in all{shared}, heads apart."
+    return f"{len(rows)} domains: {what if any(row.source for row in rows) else 'they add ' + what}"
 
 
 def text(rows: Sequence[Row]) -> str:
@@ -61,6 +67,31 @@ def write(rows: Sequence[Row], workdir: Path) -> Path:
     return plot(rows, workdir)
 
 
+def plot_spectra(spectra: Mapping[str, Spectrum], path: Path) -> Path:
+    """Draw the singular values of each layer's stacked adapters, relative to the largest."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    values, energy = figure.subplots(1, 2)
+    colours = {"stem": "C3", "stage1": "C0", "stage2": "C1", "stage3": "C2"}
+    shown = set()
+    for name, spectrum in spectra.items():
+        stage = name.split("/")[0]
+        label = None if stage in shown else stage
+        shown.add(stage)
+        squares = np.square(spectrum.values.astype(np.float64))
+        ranks = np.arange(1, len(squares) + 1) / len(squares)
+        style = {"color": colours[stage], "alpha": 0.6, "label": label}
+        values.semilogy(ranks, np.maximum(spectrum.values / spectrum.values[0], 1e-6), **style)
+        energy.plot(ranks, np.cumsum(squares) / squares.sum(), **style)
+    values.set(xlabel="rank / full rank", ylabel="singular value / largest", title="Spectrum")
+    energy.set(xlabel="rank / full rank", ylabel="energy kept", title="Energy", ylim=(0, 1.02))
+    energy.axvline(0.5, color="0.5", lw=1, ls="--")
+    values.legend()
+    figure.savefig(path, dpi=100)
+    return path
+
+
 def plot(rows: Sequence[Row], workdir: Path) -> Path:
     """Draw validation top-1 while training, and final top-1, by domain."""
     from matplotlib.figure import Figure
@@ -76,8 +107,8 @@ def plot(rows: Sequence[Row], workdir: Path) -> Path:
         ]
         if points:
             curves.plot(*zip(*points, strict=True), marker="o", color=colour, label=row.domain)
-        bars.barh(row.domain, row.top1, color=colour, alpha=0.5)
-        what = f"{row.top1:.1f} %   {row.method}, {row.parameters:,} parameters"
+        bars.barh(row.domain, row.top1 or 0.0, color=colour, alpha=0.5)
+        what = f"{_cells(row)[5]} %   {row.method}, {row.parameters:,} parameters"
         bars.text(1.5, index, what, va="center", fontsize="small")
     curves.set(xlabel="step", ylabel="validation top-1 (%)", title="Training")
     if curves.lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from radapt_jax import optim
+from radapt_jax import compression, optim
 from radapt_jax.models import ModelSpec
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -31,7 +32,7 @@ def check(config: ConfigDict, devices: int) -> None:
       devices: number of devices that share a batch.
     """
     domains = names(config.domains)
-    if not domains:
+    if not domains and not config.compress.kind:
         raise ValueError("config.domains is empty; name one or more: --config.domains=cifar100")
     if len(set(domains)) < len(domains):
         raise ValueError(f"config.domains names a domain twice: {list(domains)}.")
@@ -73,11 +74,25 @@ def check(config: ConfigDict, devices: int) -> None:
     if not 0.0 <= config.optim.momentum < 1.0:
         raise ValueError(f"found config.optim.momentum {config.optim.momentum}; expected [0, 1).")
     schedule(config, total_steps=100)
+    if config.compress.kind not in ("", *compression.KINDS):
+        raise ValueError(
+            f"found config.compress.kind {config.compress.kind!r}; expected one of "
+            f"{list(compression.KINDS)}, or '' for none."
+        )
+    rank_rule(config)
     model_spec(config).build(1)
 
 
-def model_spec(config: ConfigDict) -> ModelSpec:
-    """Return the network of a config."""
+def rank_rule(config: ConfigDict) -> compression.RankRule:
+    """Return how ranks are chosen."""
+    entries = config.compress
+    return compression.rank_rule(
+        entries.ranks, share=entries.share, energy=entries.energy, budget=entries.budget
+    )
+
+
+def model_spec(config: ConfigDict, ranks: Mapping[str, int] | None = None) -> ModelSpec:
+    """Return the network of a config; `ranks` are those of a family that shares β."""
     adapter = config.adapter
     return ModelSpec(
         backbone=config.backbone.name,
@@ -87,6 +102,7 @@ def model_spec(config: ConfigDict) -> ModelSpec:
         convs=names(adapter.convs),
         dropout=(adapter.dropout_first, adapter.dropout_second),
         adapter_init=adapter.init,
+        ranks=dict(ranks) if ranks else config.compress.share,
     )
 
 
@@ -119,7 +135,7 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
     changed = [
         f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in FREE and not key.startswith("options.")
+        if before.get(key) != now.get(key) and key not in FREE and key.split(".")[0] != "options"
     ]
     if changed:
         raise ValueError(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-from absl import app
+from absl import app, flags
 from absl import logging as absl_logging
 
 USER_ERRORS = (ValueError, KeyError, FileNotFoundError, FloatingPointError)
@@ -16,6 +16,8 @@ USER_ERRORS = (ValueError, KeyError, FileNotFoundError, FloatingPointError)
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Run an absl main: our log lines only, errors of the user's as one message, exit code 1.
+
+    With --verbosity=1, an error comes with its traceback.
 
     XLA's compiled programs are kept in ~/.cache/radapt_jax/xla (or JAX_COMPILATION_CACHE_DIR), so
     that the next start of the same program takes seconds less.
@@ -37,6 +39,8 @@ def run(main: Callable[[list[str]], None]) -> None:
         try:
             main(argv)
         except USER_ERRORS as error:
+            if flags.FLAGS["verbosity"].present and flags.FLAGS.verbosity > 0:
+                raise
             message = error.args[0] if isinstance(error, KeyError) else error
             sys.exit(f"error: {message}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from radapt_jax.data import batches
 from radapt_jax.data.loading import DomainData
 from radapt_jax.evaluate import evaluate
 from radapt_jax.logs import RunLog
+from radapt_jax.models import ModelSpec
 from radapt_jax.steps import State, make_eval_step, make_train_step, replicate
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,21 @@ class Plan:
         return cls(total, steps_per_epoch, frozenset(stops - {0}), schedule, decay)
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A domain to train: its images, its network, and its first variables.
+
+    `results` are kept beside those of the training.
+    """
+
+    data: DomainData
+    spec: ModelSpec
+    variables: Mapping[str, Any]
+    results: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
 def train_domain(
-    config: ConfigDict, data: DomainData, variables: Mapping[str, Any], workdir: Path
+    config: ConfigDict, job: Job, workdir: Path
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Train one domain and return its variables (NumPy) and results.
 
@@ -61,8 +76,7 @@ def train_domain(
 
     Args:
       config: as in configs/base.py.
-      data: the domain, with a train split; val is evaluated where there is one.
-      variables: where to start: `params`, `adapters` and `batch_stats`.
+      job: the domain, with a train split; val is evaluated where there is one.
       workdir: of the run.
 
     Returns:
@@ -71,7 +85,8 @@ def train_domain(
     Raises:
       FloatingPointError: the loss is NaN or infinite.
     """
-    domain, train, spec = data.domain, config.train, settings.model_spec(config)
+    data, spec, variables = job.data, job.spec, job.variables
+    domain, train = data.domain, config.train
     devices, dtype = jax.local_devices(), settings.DTYPES[config.backbone.dtype]
     plan = Plan.of(config, data)
     labels = optim.labels({key: variables[key] for key in ("params", "adapters")}, plan.decay)
@@ -99,6 +114,7 @@ def train_domain(
         plan.decay,
     )
 
+    _check_resumed(workdir / "training" / f"{domain.name}.json", data, plan)
     state = State.create(variables, optimizer, devices)
     frozen = ("params",) if plan.decay["filters"] is None else ()
     with TrainingCheckpoints(workdir / "training" / domain.name, frozen) as checkpoints:
@@ -140,6 +156,36 @@ def train_domain(
         if val is not None:
             results["val"] = checkpoints.top1()[exported]
     return trees.to_numpy(state.variables), results
+
+
+def _check_resumed(path: Path, data: DomainData, plan: Plan) -> None:
+    """Write down what a training goes on with, or compare it with what it began with.
+
+    Raises:
+      ValueError: the domain, its images or its decay have changed since.
+    """
+    spec = dataclasses.asdict(data.spec)
+    del spec["dir"]
+    splits = {name: len(split) for name, split in data.splits.items()}
+    facts = {"domain": data.domain.to_json(), "data": spec, "images": splits, "decay": plan.decay}
+    now = json.loads(json.dumps(facts))
+    if path.is_file():
+        before = json.loads(path.read_text())
+        changed = [
+            f"  {part}.{key}: was {before[part].get(key)!r}, is {value!r}"
+            for part, entries in now.items()
+            for key, value in entries.items()
+            if before[part].get(key) != value
+        ]
+        if changed:
+            raise ValueError(
+                f"{data.domain.name}: its training began with something else ({path}):\n"
+                + "\n".join(changed)
+                + "\nSet it back to resume, use another --workdir, or delete the folder "
+                f"{path.with_suffix('')} and this file to train it anew."
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(now, indent=1) + "\n")
 
 
 class Meter:

@@ -108,6 +108,45 @@ def test_missing_images_say_where_they_were_sought(image_folder, tmp_path, cache
         open_folder("uneven", tmp_path)
 
 
+def test_nothing_in_a_class_folder_is_left_out_silently(image_folder, tmp_path, caplog):
+    for label in ("1", "01"):
+        (tmp_path / "odd" / "train" / label).mkdir(parents=True)
+        Image.new("L", (9, 9)).save(tmp_path / "odd" / "train" / label / "0.pgm")
+    (tmp_path / "odd" / "train" / "1" / "deep").mkdir()
+    with caplog.at_level("WARNING", "radapt_jax"):
+        source = open_folder("odd", tmp_path)
+    assert "1 entries are no images, such as deep" in caplog.text
+    assert source.classes == ("01", "1")
+    (tmp_path / "odd" / "train" / "2").mkdir()
+    with pytest.raises(ValueError, match="2 is a class without images"):
+        open_folder("odd", tmp_path)
+
+
+def test_one_image_of_each_class_leaves_no_validation(tmp_path, cache_dir):
+    for label in ("a", "b"):
+        (tmp_path / "few" / "train" / label).mkdir(parents=True)
+        Image.new("RGB", (20, 20), (label == "a" and "red") or "blue").save(
+            tmp_path / "few" / "train" / label / "0.png"
+        )
+    data = load_domain("few", {**FOLDER, "dir": tmp_path}, {}, cache_dir)
+    assert list(data.splits) == ["train"]
+    assert len(data.splits["train"]) == 2
+
+
+def test_wrong_facts_are_found_before_decoding(image_folder, tmp_path):
+    for options in ({"size": 24}, {"crop": "center"}, {"adapter_decay": -1.0}):
+        with pytest.raises(ValueError, match="rocks"):
+            load_domain("rocks", {**FOLDER, "dir": image_folder}, options, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_decathlons_whole_domains_are_seen_at_72_pixels(image_folder, tmp_path, cache_dir):
+    (tmp_path / "svhn").symlink_to(image_folder / "rocks")
+    data = load_domain("svhn", {**FOLDER, "dir": tmp_path, "size": 64, "resize": 72}, {}, cache_dir)
+    assert (data.domain.size, data.domain.resize, data.domain.crop) == (72, 72, "centre")
+    assert (data.domain.flip, data.domain.adapter_decay) == (False, 1e-4)
+
+
 def test_an_unreadable_image_is_named(image_folder, tmp_path, cache_dir):
     folder = tmp_path / "broken" / "train" / "a"
     folder.mkdir(parents=True)
@@ -131,6 +170,7 @@ class Sevens(tfds.core.GeneratorBasedBuilder):
     """Real digits as a tensorflow-datasets dataset that yields encoded bytes."""
 
     VERSION = tfds.core.Version("1.0.0")
+    pkg_dir_path = Path(__file__).parent
 
     def _info(self):
         features = {
@@ -142,19 +182,29 @@ class Sevens(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples("train"), "test": self._generate_examples("test")}
 
+    unlabelled = False
+
     def _generate_examples(self, split):
         for index, example in enumerate(open_embedded("digits").splits[split]()):
             if example.label < 3:
                 encoded = io.BytesIO()
                 Image.fromarray(example.image).convert("RGB").save(encoded, "PNG")
                 encoded.seek(0)
-                yield index, {"image": encoded, "label": example.label}
+                hidden = self.unlabelled and split == "test"
+                yield index, {"image": encoded, "label": -1 if hidden else example.label}
+
+
+class Challenge(Sevens):
+    """The same with test labels of -1, as the Visual Decathlon's."""
+
+    unlabelled = True
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("tfds")
-    Sevens(data_dir=data_dir, file_format="array_record").download_and_prepare()
+    for builder in (Sevens, Challenge):
+        builder(data_dir=data_dir, file_format="array_record").download_and_prepare()
     return data_dir
 
 
@@ -168,6 +218,11 @@ def test_prepared_datasets_are_read_without_tensorflow(prepared, digits, cache_d
     assert ours == theirs
     renamed = load_domain("other", defaults, {"dataset": "sevens:1.0.0"}, cache_dir)
     assert len(renamed.splits["test"]) == len(few)
+
+
+def test_a_test_split_without_labels_is_left_out(prepared, cache_dir):
+    data = load_domain("challenge", {**SMALL, "source": "tfds", "dir": prepared}, {}, cache_dir)
+    assert sorted(data.splits) == ["train", "val"]
 
 
 def test_a_dataset_that_is_not_prepared_is_an_error_at_once(prepared):
@@ -192,7 +247,7 @@ def test_decathlon_like_is_read_in_place(name, classes, train, test, cache_dir):
     assert len(data.splits["train"]) + len(data.splits["val"]) == train
     assert len(data.splits["test"]) == test
     if name == "daimler_ped":  # 18x36 pixels: whole, not a centre square
-        assert data.splits["test"].canvas() == (40, 20)
+        assert data.splits["test"].canvas == (40, 20)
 
 
 # Decoding, cache and statistics
@@ -207,15 +262,27 @@ def test_decode_keeps_the_aspect_ratio_and_the_whole_image():
     np.testing.assert_array_equal(decode(picture, 60)[0, :, 0], np.arange(90))
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_decode_turns_photographs_upright_from_file_and_from_pillow():
+    encoded = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (60, 1))).save(encoded, "PNG", exif=exif)
+    upright = decode(encoded.getvalue(), 60)
+    assert upright.shape == (90, 60, 3)
+    np.testing.assert_array_equal(decode(Image.open(encoded), 60), upright)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I", "I;16"])
 def test_decode_takes_every_common_mode(mode, surface_images):
     grey = Image.fromarray(surface_images[0][0]).convert("L")
     if mode == "I;16":
         stored = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    elif mode == "I":  # 8 bits in wide pixels
+        stored = grey.convert("I")
     else:
         stored = grey.convert("RGB").convert(mode)
     encoded = io.BytesIO()
-    stored.save(encoded, "TIFF" if mode == "CMYK" else "PNG")
+    stored.save(encoded, "TIFF" if mode in ("CMYK", "I") else "PNG")
     found = decode(encoded.getvalue(), 40)
     assert found.shape == (40, 40, 3)
     limit = 130 if mode == "1" else 24 if mode == "P" else 4

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from radapt_jax import Family, checkpoint, logs, loop, training, trees
+from radapt_jax import Family, checkpoint, logs, loop, report, training, trees
+from radapt_jax import evaluate as evaluation
 from radapt_jax.data import batches
 
 METHODS = (
@@ -79,8 +80,8 @@ def test_new_domains_start_from_the_backbones_norms(pretrained, cache_dir, tmp_p
     """Norms with statistics are copied; adapters, their norms and the head are fresh."""
     starts = {}
 
-    def instead(config, data, variables, workdir):
-        starts[data.domain.name] = variables
+    def instead(config, job, workdir):
+        starts[job.data.domain.name] = job.variables
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "train_domain", instead)
@@ -140,6 +141,91 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_
 
 
 @pytest.mark.xdist_group("end")
+@pytest.mark.parametrize("killed_in", ["save_member", "save_shared"])
+def test_a_kill_while_the_first_domain_is_saved(killed_in, cache_dir, tmp_path, monkeypatch):
+    """The source's weights are shared ones after the restart, too."""
+    config = small("scratch", cache_dir, **{"train.steps": 1, "train.evals": 1})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, killed_in, killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train_and_evaluate(config, tmp_path)
+    rows = loop.train_and_evaluate(config, tmp_path)
+    assert rows[0].ratio == 1.0
+    assert not Family.load(tmp_path)["pictures"].has_own_weights
+
+
+@pytest.mark.xdist_group("end")
+def test_a_resumed_domain_must_be_the_one_it_was(pretrained, cache_dir, tmp_path):
+    """Another mean under the same weights would be silently wrong."""
+    config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
+    loop.train_and_evaluate(config, tmp_path)
+    shutil.rmtree(tmp_path / "domains" / "digits")
+    config.options.digits.mean = (0.1, 0.1, 0.1)
+    with pytest.raises(ValueError, match=r"domain\.mean: was .*, is \[0\.1, 0\.1, 0\.1\]"):
+        loop.train_and_evaluate(config, tmp_path)
+
+
+@pytest.mark.xdist_group("end")
+def test_a_table_without_the_sources_images(pretrained, cache_dir, tmp_path, monkeypatch, caplog):
+    """Where pre-training images are elsewhere, the targets are trained and evaluated still."""
+    plain = evaluation.load_one_split
+
+    def elsewhere(spec, *rest):
+        if spec.name == "pictures":
+            raise FileNotFoundError("no pictures here")
+        return plain(spec, *rest)
+
+    monkeypatch.setattr(evaluation, "load_one_split", elsewhere)
+    config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
+    rows = loop.train_and_evaluate(config, tmp_path)
+    assert [row.top1 is None for row in rows] == [True, False]
+    assert "not here (0)" in report.text(rows)
+    assert "they add 0." in report.text(rows[1:])
+
+
+@pytest.mark.xdist_group("end")
+def test_compress_and_join(pretrained, cache_dir, tmp_path):
+    """One command compresses and fine-tunes; another adds a domain to the compressed family."""
+    changes = {"init_from": str(pretrained), "domains": "digits,faces"}
+    loop.train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path / "dense")
+    changes = {"init_from": str(tmp_path / "dense"), "domains": ""}
+    rows = loop.train_and_evaluate(small("compress", cache_dir, **changes), tmp_path / "small")
+    assert [(row.domain, row.method) for row in rows[1:]] == [
+        ("digits", "joint"),
+        ("faces", "joint"),
+    ]
+    family, before = (Family.load(tmp_path / "small" / part) for part in ("", "compressed"))
+    assert family.fingerprint == before.fingerprint
+    chex.assert_trees_all_equal(family.shared.params, before.shared.params)  # β is frozen
+    gamma = "adapters/stage1/block1/conv1/adapter/gamma"
+    moved = [trees.flatten(it.variables("digits"))[gamma] for it in (family, before)]
+    assert not np.array_equal(*moved)
+    assert 0 < rows[0].basis < 0.06
+    assert (tmp_path / "small" / "spectra.png").stat().st_size > 10_000
+    again = loop.train_and_evaluate(small("compress", cache_dir, **changes), tmp_path / "small")
+    assert again == rows
+
+    changes = {"init_from": str(pretrained), "domains": "surfaces"}
+    loop.train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path / "late")
+    changes["init_from"] = str(tmp_path / "small")
+    wrong = small("join", cache_dir, **{**changes, "init_from": str(pretrained)})
+    with pytest.raises(ValueError, match="shares no β"):
+        loop.train_and_evaluate(wrong, tmp_path / "wrong")
+    loop.train_and_evaluate(small("join", cache_dir, **changes), tmp_path / "joined")
+    changes["compress.dense"] = str(tmp_path / "late")
+    rows = loop.train_and_evaluate(small("join", cache_dir, **changes), tmp_path / "near")
+    assert [row.domain for row in rows] == ["pictures", "digits", "faces", "surfaces"]
+    joined = Family.load(tmp_path / "near")
+    assert 0 < joined["surfaces"].results["projection_error"] < 1
+    assert joined["surfaces"].results["dense_val"] >= 0
+    chex.assert_trees_all_equal(joined.variables("digits"), family.variables("digits"))
+
+
+@pytest.mark.xdist_group("end")
 def test_wrong_runs_are_refused_before_they_start(pretrained, cache_dir, tmp_path):
     def run(recipe="parallel", workdir=tmp_path / "new", **changes):
         defaults = {"domains": "digits", "init_from": str(pretrained)}
@@ -161,6 +247,7 @@ def test_wrong_runs_are_refused_before_they_start(pretrained, cache_dir, tmp_pat
         ({"adapter.stages": "early,last"}, "last"),
         ({"source_adapter": "series"}, "was with 'none'"),
         ({"export": "first"}, "'first'"),
+        ({"export": "best", "data.val_fraction": 0.0}, "no validation images"),
     ]
     for changes, message in refused:
         with pytest.raises(ValueError, match=message):

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import of_classes
 from PIL import Image
 
 from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
 from radapt_jax.data import augment
-from radapt_jax.family import _probabilities
+from radapt_jax.serving import predict
 
 
 def spec(kind, width=0.125):
@@ -62,13 +63,14 @@ def test_domains_differ_and_come_back(family, pixels):
 
 
 def test_predict_compiles_once_per_batch_shape(family, pixels):
+    family.add("eight", member(of_classes(family["digits"], 8), "parallel", seed=5))
     family.predict(pixels[:5], domain="digits")
-    before = _probabilities._cache_size()
-    for domain in ("digits", "letters", "digits"):  # equal class count and kind: one program
+    before = predict._cache_size()
+    for domain in ("digits", "letters", "eight", "digits"):  # one kind, 8 and 10 classes
         family.predict(pixels[:5], domain=domain)
-    assert _probabilities._cache_size() == before
+    assert predict._cache_size() == before
     family.predict(pixels[:4], domain="letters")
-    assert _probabilities._cache_size() == before + 1
+    assert predict._cache_size() == before + 1
 
 
 def test_shared_weights_are_one_array(family):
@@ -161,6 +163,10 @@ def test_save_and_load(family, pixels, tmp_path):
             found.predict(pixels, domain=domain), family.predict(pixels, domain=domain)
         )
     assert Family.load(tmp_path, ["faces"]).domains == ["faces"]
+    other = Family(dataclasses.replace(family.shared, params=found.variables("own")["params"]))
+    with pytest.raises(ValueError, match="holds a family of other shared weights"):
+        other.save(tmp_path)
+    assert sorted(Family.load(tmp_path).domains) == sorted(family.domains)
     moved = Family(family.shared)
     moved.add("numbers", found["digits"])
     np.testing.assert_array_equal(

@@ -8,17 +8,19 @@ from conftest import ROOT
 
 # Lowest first; files on one floor do not import one another.
 FLOORS = [
-    {"domains", "trees", "layers", "metrics", "data.sources", "data.images"},
+    {"version", "domains", "trees", "layers", "metrics", "data.sources", "data.images"},
     {"adapters", "data.folder", "data.prepared", "data.embedded", "data.cache", "data.augment"},
     {"models.resnet26", "data.batches", "data.loading"},
     {"models"},
-    {"models.initial", "optim", "member", "original"},
-    {"steps", "checkpoint", "settings"},
+    {"models.initial", "optim", "member", "original", "compress", "fuse", "serving"},
+    {"steps", "checkpoint", "bundle", "exporting"},
     {"family"},
+    {"compression"},
+    {"settings"},
     {"evaluate"},
     {"logs"},
     {"training", "report"},
-    {"loop", "startup"},
+    {"loop", "startup", "__main__"},
 ]
 
 

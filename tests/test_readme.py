@@ -102,7 +102,12 @@ def test_example_on_a_quickstart_family(clone):
         command = command.replace("\\\n", " ").replace("$(QUICK)", "runs/quickstart")
         if ":linear" not in command:
             run(clone, [*shlex.split(command), *LESS, f"--config.data.cache={clone / 'cache'}"])
-    (example,) = blocks("python")
-    assert len(example.strip().splitlines()) <= 16
-    printed = run(clone, ["-c", example])
+    swap, restore = blocks("python")
+    assert len(swap.strip().splitlines()) <= 16
+    printed = run(clone, ["-c", swap])
     assert [line.split()[0] for line in printed.splitlines()] == ["digits", "surfaces"]
+    assert run(clone, ["-c", restore]).strip() == "(32, 10)"
+
+
+def test_nothing_is_left_to_fill_in():
+    assert not re.findall(r"@\w+@|TODO", README)

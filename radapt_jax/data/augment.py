@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
@@ -9,7 +11,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from radapt_jax.domains import Domain
 
 
-def normalise(images: UInt8[Array, "b h w 3"], mean: Array, std: Array) -> Float[Array, "b h w 3"]:
+def normalise(images: UInt8[Array, "b h w 3"], mean: Any, std: Any) -> Float[Array, "b h w 3"]:
     """Map uint8 [0, 255] to float32 with the domain's mean and std, which are for [0, 1]."""
     return (images.astype(jnp.float32) / 255 - mean) / std
 

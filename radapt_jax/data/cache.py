@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -21,6 +22,10 @@ from radapt_jax.data.sources import Example, Source
 
 FORMAT = 1
 CHUNK = 512  # images that are decoded ahead
+
+
+class Unlabelled(ValueError):
+    """A split whose labels are -1, as those of a challenge's test images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,25 +54,30 @@ class Split:
     def subset(self, positions: np.ndarray) -> Split:
         return dataclasses.replace(self, index=self.index[positions])
 
-    @property
+    @functools.cached_property
     def targets(self) -> np.ndarray:
         """Labels of this split's images, int32 (len,)."""
         return self.labels[self.index]
 
+    @functools.cached_property
     def canvas(self) -> tuple[int, int]:
-        """Return the height and width that hold every image of the cache."""
+        """The height and width that hold every image of the cache."""
         height, width = self.extents.max(0)
         return int(height), int(width)
 
+    @functools.cached_property
+    def _uniform(self) -> bool:
+        return bool((self.extents == self.canvas).all())
+
     def gather(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return images, uint8 (b, H, W, 3) with H, W = `canvas()`, and extents, int32 (b, 2).
+        """Return images, uint8 (b, H, W, 3) with H, W = `canvas`, and extents, int32 (b, 2).
 
         An image smaller than the canvas lies at its top left; the rest is zero.
         """
         chosen = self.index[positions]
         extents = self.extents[chosen]
-        height, width = self.canvas()
-        if (self.extents == (height, width)).all():
+        height, width = self.canvas
+        if self._uniform:
             return self.pixels.reshape(-1, height, width, 3)[chosen], extents
         images = np.zeros((len(chosen), height, width, 3), np.uint8)
         for row, (start, (h, w)) in enumerate(zip(self.offsets[chosen], extents, strict=True)):
@@ -142,6 +152,8 @@ def _build(source: Source, split: str, resize: int, squash: bool, folder: Path) 
 
 
 def _check_label(example: Example, source: Source) -> None:
+    if example.label == -1:
+        raise Unlabelled(f"{example.where}: found label -1; this split has no labels.")
     if not 0 <= example.label < len(source.classes):
         raise ValueError(
             f"{example.where}: found label {example.label}; expected 0 to "

@@ -14,13 +14,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from radapt_jax.data.sources import SPLITS, Example, Source
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+log = logging.getLogger(__name__)
+
+SUFFIXES = {
+    *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+}
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -93,11 +98,24 @@ def _is_image(path: str | PurePosixPath) -> bool:
 def _list_split(folder: Path, split: str) -> list[_File]:
     for alias in SPLIT_NAMES[split]:
         if (folder / alias).is_dir():
-            files = sorted(path for path in (folder / alias).glob("*/*") if _is_image(path.name))
-            return [_File(path.parent.name, str(path), None, _stamp(path.stat())) for path in files]
+            classes = sorted(path for path in (folder / alias).iterdir() if path.is_dir())
+            return [file for path in classes for file in _list_class(path)]
         if archive := _first_tar(folder, alias):
             return [file for _, file in _list_tar(archive)]
     return []
+
+
+def _list_class(folder: Path) -> list[_File]:
+    """List the images of one class; say what is left out, and refuse a class without images."""
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    images = [path for path in paths if path.is_file() and _is_image(path.name)]
+    if others := sorted(set(paths) - set(images)):
+        log.warning("%s: %d entries are no images, such as %s", folder, len(others), others[0].name)
+    if not images:
+        raise ValueError(
+            f"{folder} is a class without images; expected files of {sorted(SUFFIXES)} right in it."
+        )
+    return [_File(folder.name, str(path), None, _stamp(path.stat())) for path in images]
 
 
 def _list_archive(archive: Path) -> dict[str, list[_File]]:
@@ -141,7 +159,7 @@ def _read(files: list[_File], index: dict[str, int]) -> Iterator[Example]:
 
 
 def _numbers_first(label: str) -> tuple[int, int, str]:
-    return (0, int(label), "") if label.isdecimal() else (1, 0, label)
+    return (0, int(label), label) if label.isdecimal() else (1, 0, label)
 
 
 def _class_names(folder: Path, folders: list[str]) -> tuple[str, ...]:

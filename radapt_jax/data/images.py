@@ -46,7 +46,7 @@ def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 def _open(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
-        return _to_rgb(image)
+        return _to_rgb(ImageOps.exif_transpose(image))
     if isinstance(image, np.ndarray):
         grey = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] == 1)
         if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[-1] == 3)):
@@ -69,9 +69,13 @@ def _open(image: Any) -> Image.Image:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16") or picture.mode == "I":  # 16 bits: keep the high byte
-        high = np.asarray(picture).astype(np.uint32) >> 8
-        picture = Image.fromarray(high.clip(0, 255).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its pixels are floats of unknown range; expected 8 or 16 bits.")
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.int64)
+        if picture.mode != "I" or values.max() > 255:  # 16 bits: keep the high byte
+            values >>= 8
+        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")
     return picture.convert("RGB")

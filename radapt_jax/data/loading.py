@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from radapt_jax.data.cache import Split, load_split
+from radapt_jax.data.cache import Split, Unlabelled, load_split
 from radapt_jax.data.embedded import open_embedded
 from radapt_jax.data.folder import open_folder
 from radapt_jax.data.prepared import open_tfds
 from radapt_jax.data.sources import Source
 from radapt_jax.domains import Domain, check_name, known_options
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +88,6 @@ class DomainData:
     splits: Mapping[str, Split]
     spec: DataSpec
 
-    @property
-    def held_out(self) -> str:
-        """The split for a final figure: test, or val where there is no test."""
-        return next(split for split in ("test", "val", "train") if split in self.splits)
-
 
 def load_domain(
     name: str, defaults: Mapping[str, Any], options: Mapping[str, Any], cache_dir: str | Path
@@ -97,8 +95,9 @@ def load_domain(
     """Open, decode and describe one domain.
 
     Crop, flip and adapter decay of a Visual Decathlon domain are those of the challenge. Mean and
-    std are measured on the training split. A domain whose crop is "centre" is resized to `size`,
-    so that the network sees all of its shorter side. `options` override all of this.
+    std are measured on the training split. Of a domain whose crop is "centre" the network sees
+    the whole shorter side: `size` becomes `resize` (72, as in the original), or the other way
+    round where that is no multiple of 8. `options` override all of this.
 
     Args:
       name: of the domain.
@@ -119,36 +118,57 @@ def load_domain(
             raise ValueError(f"domain {name!r}: found option {option!r}; {hint}")
     facts = {**known_options(name), **{key: options[key] for key in FACTS if key in options}}
     fields = {**defaults, **{key: value for key, value in options.items() if key not in FACTS}}
-    if facts.get("crop") == "centre" and "resize" not in options:
-        fields["resize"] = fields["size"]
+    if facts.get("crop") == "centre" and not options.keys() & {"resize", "size"}:
+        whole = "resize" if fields["resize"] % 8 == 0 else "size"
+        fields["resize"] = fields["size"] = fields[whole]
     spec = DataSpec(name=name, **fields)
     source = spec.open()
+    shape = {"size": spec.size, "resize": spec.resize, "squash": spec.squash}
+    not_measured = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    domain = Domain(name, source.classes, **{**not_measured, **shape, **facts})  # checks first
     splits = load_splits(spec, source, cache_dir)
     mean, std = splits["train"].statistics()
-    domain = Domain(
-        name=name,
-        classes=source.classes,
-        size=spec.size,
-        resize=spec.resize,
-        squash=spec.squash,
-        **{"mean": mean, "std": std, **facts},
+    return DomainData(
+        dataclasses.replace(domain, **{"mean": mean, "std": std, **facts}), splits, spec
     )
-    return DomainData(domain, splits, spec)
 
 
 def load_splits(spec: DataSpec, source: Source, cache_dir: str | Path) -> dict[str, Split]:
-    """Decode all splits of a source; cut a validation split from train where there is none."""
-    folder = Path(cache_dir).expanduser()
-    splits = {
-        split: load_split(source, split, spec.resize, spec.squash, folder)
-        for split in source.splits
-    }
+    """Decode all splits of a source; cut a validation split from train where there is none.
+
+    A split whose labels are all -1, as those of a challenge's test images, is left out.
+    """
+    splits = {}
+    for split in source.splits:
+        try:
+            splits[split] = _decoded(spec, source, split, cache_dir)
+        except Unlabelled:
+            log.info("%s: split %s has no labels, and is left out.", spec.name, split)
     if "val" not in splits and spec.val_fraction > 0:
         val = _validation_positions(splits["train"].targets, spec)
-        train = np.setdiff1d(np.arange(len(splits["train"])), val)
-        splits["val"] = splits["train"].subset(val)
-        splits["train"] = splits["train"].subset(train)
+        if len(val):
+            train = np.setdiff1d(np.arange(len(splits["train"])), val)
+            splits["val"] = splits["train"].subset(val)
+            splits["train"] = splits["train"].subset(train)
     return splits
+
+
+def load_one_split(
+    spec: DataSpec, source: Source, split: str, cache_dir: str | Path
+) -> tuple[str, Split]:
+    """Decode one split; val, or else train, where there is none of that name. Return which."""
+    if split == "test" and split in source.splits:
+        try:
+            return split, _decoded(spec, source, split, cache_dir)
+        except Unlabelled:
+            pass
+    splits = load_splits(spec, source, cache_dir)
+    found = next(name for name in (split, "val", "train") if name in splits)
+    return found, splits[found]
+
+
+def _decoded(spec: DataSpec, source: Source, split: str, cache_dir: str | Path) -> Split:
+    return load_split(source, split, spec.resize, spec.squash, Path(cache_dir).expanduser())
 
 
 def _validation_positions(labels: np.ndarray, spec: DataSpec) -> np.ndarray:

@@ -27,6 +27,8 @@ class ModelSpec:
     convs: tuple[str, ...] = CONVS
     dropout: tuple[float, float] = (0.0, 0.0)
     adapter_init: str = "zeros"
+    ranks: float | Mapping[str, int] = 0.5
+    folded_norms: bool = False
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:

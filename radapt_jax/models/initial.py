@@ -33,7 +33,7 @@ def initial_variables(spec: ModelSpec, num_classes: int, seed: int) -> dict[str,
         if modules[-1] == "head":
             bound = 1 / np.sqrt(shape[0])
             return stream.uniform(-bound, bound, shape)
-        if modules[-1] == "adapter" and spec.adapter_init == "zeros":
+        if modules[-1] == "adapter" and spec.adapter_init == "zeros" and leaf != "beta":
             return np.zeros(shape)
         fan_out = shape[-1] * np.prod(shape[:-2], dtype=int)
         return stream.normal(0.0, np.sqrt(2 / fan_out), shape)

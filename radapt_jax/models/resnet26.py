@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from radapt_jax import adapters
@@ -32,6 +33,7 @@ class Block(nn.Module):
     adapters: tuple[str, str]
     dropout: tuple[float, float]
     shared: dict[str, Any]  # of both convolutions: initializer, dtype, axis names
+    folded_norms: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
@@ -46,7 +48,9 @@ class Block(nn.Module):
             )
 
         def norm(name: str) -> DomainNorm:
-            return DomainNorm(self.shared["dtype"], self.shared["norm_axis"], name=name)
+            return DomainNorm(
+                self.shared["dtype"], self.shared["norm_axis"], self.folded_norms, name=name
+            )
 
         y = conv(0, self.stride)(x, train=train)
         y = nn.relu(norm("norm1")(y, train=train))
@@ -65,6 +69,7 @@ class Stage(nn.Module):
     adapters: tuple[str, str]
     dropout: tuple[float, float]
     shared: dict[str, Any]
+    folded_norms: bool
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
@@ -75,6 +80,7 @@ class Stage(nn.Module):
                 self.adapters,
                 self.dropout,
                 self.shared,
+                self.folded_norms,
                 name=f"block{index + 1}",
             )
             x = block(x, train=train)
@@ -94,6 +100,8 @@ class ResNet26(nn.Module):
     dtype: Any
     axis_name: str | None = None
     sync_norm: bool = False
+    ranks: adapters.Ranks = 0.5
+    folded_norms: bool = False
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"], *, train: bool) -> Float[Array, "b k"]:
@@ -113,6 +121,7 @@ class ResNet26(nn.Module):
             "dtype": self.dtype,
             "axis_name": self.axis_name,
             "norm_axis": norm_axis,
+            "ranks": self.ranks,
         }
         x = AdaptedConv(
             scaled(STEM_CHANNELS, self.width),
@@ -122,7 +131,7 @@ class ResNet26(nn.Module):
             name="stem",
             **shared,
         )(images, train=train)
-        x = DomainNorm(self.dtype, norm_axis, name="stem_norm")(x, train=train)
+        x = DomainNorm(self.dtype, norm_axis, self.folded_norms, name="stem_norm")(x, train=train)
         for index, (stage, channels) in enumerate(zip(STAGES, STAGE_CHANNELS, strict=True)):
             first, second = (
                 self.adapter if stage in self.stages and conv in self.convs else "none"
@@ -133,6 +142,7 @@ class ResNet26(nn.Module):
                 (first, second),
                 self.dropout,
                 shared,
+                self.folded_norms,
                 name=f"stage{index + 1}",
             )(x, train=train)
         x = nn.relu(DomainNorm(self.dtype, norm_axis, name="norm")(x, train=train))
@@ -155,6 +165,8 @@ def resnet26(
     dtype: Any = jnp.float32,
     axis_name: str | None = None,
     sync_norm: bool = False,
+    ranks: adapters.Ranks = 0.5,
+    folded_norms: bool = False,
 ) -> ResNet26:
     """ResNet-26 with residual adapters (CVPR 2018, section 3.2): 25 convolutions and a head.
 
@@ -165,7 +177,8 @@ def resnet26(
 
     Args:
       num_classes: outputs of the domain's head.
-      adapter: "none", "series" (y = u + α norm(u), u = f * x) or "parallel" (y = f * x + α * x).
+      adapter: "none", "series" (y = u + α norm(u), u = f * x), "parallel" (y = f * x + α * x),
+        "low_rank" (parallel with α = β γᵀ) or "joint" (the same with β shared, in `params`).
       width: channel multiplier; the stem's 32 channels times it must be a whole number.
       stages: which of "early" (with the stem), "mid" and "late" carry adapters.
       convs: which convolutions of a block do, "first" and "second"; the stem is not in a block.
@@ -175,6 +188,10 @@ def resnet26(
       dtype: of the computation; variables, statistics and logits stay in float32 or wider.
       axis_name: the mapped axis over which training splits a batch, if any.
       sync_norm: take batch statistics over all devices of `axis_name`.
+      ranks: of low-rank and joint adapters: a share of the full rank, or ranks by convolution
+        ("stem", "stage1/block1/conv1", ...).
+      folded_norms: norms after convolutions are folded into them but for a bias (radapt_jax.fold);
+        evaluation only.
 
     Raises:
       ValueError: an unknown option, a width without whole channels, or dropout without parallel
@@ -195,7 +212,7 @@ def resnet26(
         )
     if len(dropout) != 2 or not all(0.0 <= rate < 1.0 for rate in dropout):
         raise ValueError(f"found dropout {dropout}; expected two probabilities in [0, 1).")
-    if any(dropout) and adapter != "parallel":
+    if any(dropout) and adapter not in adapters.PARALLEL_KINDS:
         raise ValueError(
             f"found dropout {dropout} with adapter {adapter!r}; dropout acts on the input of "
             "parallel adapters. Use adapter='parallel' or dropout=(0.0, 0.0)."
@@ -213,6 +230,8 @@ def resnet26(
         dtype,
         axis_name,
         sync_norm,
+        FrozenDict(ranks) if isinstance(ranks, Mapping) else float(ranks),
+        folded_norms,
     )
 
 

@@ -1,0 +1,17 @@
+"""Add a domain to a jointly compressed family: train γ, norms and head on the family's β.
+
+python train.py --config configs/join.py --config.domains=rocks \
+    --config.init_from=runs/compress --workdir runs/joined
+
+With --config.compress.dense=RUN, γ starts at the projection of the dense adapters that RUN has of
+the domain, and the domain's card tells what was lost.
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.get_config()
+    config.method = "join"
+    config.adapter.kind = "joint"
+    return config

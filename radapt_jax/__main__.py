@@ -1,0 +1,117 @@
+"""The command line for families and domain files: `python -m radapt_jax --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from radapt_jax import bundle, checkpoint
+from radapt_jax.family import Family
+
+
+def ls(arguments: argparse.Namespace) -> None:
+    family = Family.load(arguments.workdir)
+    for name in family:
+        member = family[name]
+        facts = f"{member.method:12} {member.domain.num_classes:5} classes"
+        print(f"{name:20} {facts} {family.parameters(name):12,} parameters")
+
+
+def info(arguments: argparse.Namespace) -> None:
+    path = Path(arguments.path)
+    if arguments.domain:
+        path = path / "domains" / arguments.domain
+    if path.is_dir():
+        folder = path if (path / checkpoint.CARD).is_file() else path / "shared"
+        card: Any = checkpoint.read_card(folder, "shared weights or domain", "")
+    else:
+        card = bundle.read_card(path)
+    print(json.dumps(card, indent=1))
+
+
+def save(arguments: argparse.Namespace) -> None:
+    Family.load(arguments.workdir, [arguments.domain]).save_domain(arguments.domain, arguments.file)
+    size = Path(arguments.file).stat().st_size
+    print(f"{arguments.file}: {arguments.domain}, {size / 1000:,.0f} kB")
+
+
+def swap(arguments: argparse.Namespace) -> None:
+    family = Family.load(arguments.workdir)
+    name = arguments.name or bundle.read(arguments.file).domain.name
+    what = "replaced" if name in family else "added"
+    family.load_domain(arguments.file, name)
+    checkpoint.save_member(family[name], arguments.workdir)
+    print(f"{arguments.workdir}: {name} {what}")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    family = Family.load(arguments.workdir, [arguments.domain])
+    family.export(arguments.domain, arguments.file, platforms=arguments.platforms.split(","))
+    print(f"{arguments.file}: StableHLO for {arguments.platforms}; facts in {arguments.file}.json")
+
+
+def merge(arguments: argparse.Namespace) -> None:
+    merged = Family.load(arguments.workdirs[0])
+    for workdir in arguments.workdirs[1:]:
+        other = Family.load(workdir)
+        for name in other:
+            if name == merged.shared.source:
+                continue
+            if name in merged:
+                raise ValueError(f"domain {name!r} is in {workdir} and in one before it.")
+            merged.add(name, other[name])
+    merged.save(arguments.out)
+    print(f"{arguments.out}: {', '.join(merged)}")
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    family = Family.load(arguments.workdir, [arguments.domain])
+    images = family.preprocess(arguments.images, domain=arguments.domain)
+    classes = family[arguments.domain].domain.classes
+    found = family.predict(images, domain=arguments.domain)
+    for path, probabilities in zip(arguments.images, found, strict=True):
+        best = int(probabilities.argmax())
+        print(f"{path}\t{classes[best]}\t{probabilities[best]:.3f}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; every command names the function that runs it."""
+    top = argparse.ArgumentParser("python -m radapt_jax", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(run: Any, summary: str, *names: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(run.__name__, help=summary, description=summary)
+        found.set_defaults(run=run)
+        for name in names:
+            found.add_argument(name)
+        return found
+
+    command(ls, "list the domains of a workdir", "workdir")
+    one = command(info, "print the facts of a domain's file, or of a workdir", "path")
+    one.add_argument("domain", nargs="?", help="a domain of the workdir")
+    command(save, "write a domain as one safetensors file", "workdir", "domain", "file")
+    one = command(swap, "put a domain's file into a workdir", "workdir", "file")
+    one.add_argument("--name", help="under another name")
+    one = command(export, "write a domain as StableHLO for jax alone", "workdir", "domain", "file")
+    one.add_argument("--platforms", default="cpu,cuda", help="comma-separated (%(default)s)")
+    one = command(merge, "put the domains of several workdirs into a new one", "out")
+    one.add_argument("workdirs", nargs="+", help="runs on the same shared weights")
+    one = command(predict, "classify image files", "workdir", "domain")
+    one.add_argument("images", nargs="+")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; errors of the user's are one line on stderr and exit code 1."""
+    chosen = parser().parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except (ValueError, KeyError, OSError) as error:
+        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Compiled prediction: one domain, or a batch that mixes domains, in one call.
+
+Heads are padded to a common width, so that domains of different class counts share a program; the
+padding has probability 0.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from radapt_jax.data.augment import normalise
+from radapt_jax.domains import Domain
+
+SMALLEST_HEAD = 16
+NEVER = -1e30  # logit of a class that is padding; exp of it is 0
+
+
+def padded_classes(num_classes: int) -> int:
+    """Return the head width that serves a class count: a power of two, at least 16."""
+    return max(SMALLEST_HEAD, 1 << (num_classes - 1).bit_length())
+
+
+def pad_head(adapters: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    """Return an `adapters` collection with its head padded to `classes` outputs."""
+    kernel, bias = adapters["head"]["kernel"], adapters["head"]["bias"]
+    more = classes - bias.shape[0]
+    head = {
+        "kernel": jnp.pad(kernel, ((0, 0), (0, more))),
+        "bias": jnp.pad(bias, (0, more), constant_values=NEVER),
+    }
+    return {**adapters, "head": head}
+
+
+def statistics(domain: Domain) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and std of a domain as float32 arrays (3,)."""
+    return np.array(domain.mean, np.float32), np.array(domain.std, np.float32)
+
+
+def check_images(images: Any) -> np.ndarray:
+    """Return images as uint8 or float32 (n, h, w, 3).
+
+    Raises:
+      ValueError: another rank, channel count or dtype, or values that are not finite.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"found images of shape {images.shape}; expected (n, height, width, 3). One image "
+            "needs a leading axis: image[None]; files go through family.preprocess."
+        )
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            f"found images of {images.dtype}; expected uint8 in [0, 255], or floats that are "
+            "normalised already."
+        )
+    images = images.astype(np.float32)
+    if not np.isfinite(images).all():
+        raise ValueError("found images with NaN or infinite values; expected finite ones.")
+    return images
+
+
+def probabilities(
+    model: Any, variables: Any, images: Array, mean: Any, std: Any
+) -> Float[Array, "b k"]:
+    """Return the softmax of the logits; uint8 images are normalised first."""
+    if images.dtype == jnp.uint8:
+        images = normalise(images, mean, std)
+    return jax.nn.softmax(model.apply(variables, images, train=False))
+
+
+# Compiled once per network, batch shape and image dtype; domains are data.
+predict = jax.jit(probabilities, static_argnames="model")
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def predict_mixed(
+    model: Any,
+    params: Any,
+    stacked: Any,
+    which: Int[Array, " b"],
+    images: Array,
+    means: Float[Array, "d 3"],
+    stds: Float[Array, "d 3"],
+) -> Float[Array, "b k"]:
+    """Return probabilities of images that each have a domain of their own.
+
+    The shared convolutions run on the whole batch. Each image's adapters, norms and head are
+    gathered from the stacked bank, so that an adapter is a batched matrix product.
+
+    Args:
+      model: the network with a padded head.
+      params: shared weights.
+      stacked: the domains' own collections, every leaf (d, ...).
+      which: the domain of each image, 0 to d - 1.
+      means, stds: of the domains, for uint8 images.
+    """
+    own = jax.tree.map(lambda leaf: leaf[which], stacked)
+
+    def one(own: Any, image: Array, mean: Array, std: Array) -> Array:
+        variables = {"params": params, **own}
+        return probabilities(model, variables, image[None], mean, std)[0]
+
+    return jax.vmap(one)(own, images, means[which], stds[which])
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Stack trees of equal structure: every leaf gets a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

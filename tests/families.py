@@ -1,0 +1,49 @@
+"""Families with adapters and statistics at random, for tests of what is done with families."""
+
+import dataclasses
+
+import numpy as np
+
+from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
+
+KINDS = ("none", "parallel", "series", "low_rank")
+
+
+def spec_of(kind, width=0.125):
+    return ModelSpec(width=width, adapter=kind, adapter_init="he_normal")
+
+
+def member_of(data, kind, seed, *, own_weights=False, width=0.125, scale=0.2):
+    """A member with adapters, norms and statistics at random, but near those of the backbone."""
+    spec = spec_of(kind, width)
+    variables = initial_variables(spec, data.domain.num_classes, seed)
+    stream = np.random.default_rng(seed)
+
+    def shake(path, leaf):
+        if path[-1] in ("kernel", "beta", "gamma"):
+            return (leaf * scale if "adapter" in path else leaf).astype(np.float32)
+        return (leaf + 0.2 * stream.uniform(0, 1, leaf.shape)).astype(np.float32)
+
+    def walk(tree, path):
+        return {
+            key: walk(value, (*path, key))
+            if isinstance(value, dict)
+            else shake((*path, key), value)
+            for key, value in tree.items()
+        }
+
+    own = {name: walk(variables[name], (name,)) for name in ("adapters", "batch_stats")}
+    if own_weights:
+        own["params"] = variables["params"]
+    return Member(data.domain, spec, own, method=kind)
+
+
+def of_classes(data, count):
+    """A domain as `data`, with as many classes."""
+    domain = dataclasses.replace(data.domain, classes=tuple(map(str, range(count))))
+    return dataclasses.replace(data, domain=domain)
+
+
+def empty_family(width=0.125):
+    params = initial_variables(spec_of("none", width), 2, seed=0)["params"]
+    return Family(Shared(params, width=width))

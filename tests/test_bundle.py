@@ -1,0 +1,177 @@
+"""Domains as files: exact, small, and refused when anything about them is off."""
+
+import json
+
+import chex
+import numpy as np
+import pytest
+import safetensors.numpy
+from families import empty_family, member_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from radapt_jax import Family, __main__, bundle, checkpoint
+from radapt_jax.compression import compress_family, rank_rule
+
+
+@pytest.fixture(scope="module")
+def family(digits, faces):
+    family = empty_family()
+    family.add("digits", member_of(digits, "parallel", 1))
+    family.add("faces", member_of(faces, "series", 2))
+    return family
+
+
+@pytest.fixture(scope="module")
+def file(family, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bundle") / "digits.safetensors"
+    family.save_domain("digits", path)
+    return path
+
+
+def test_round_trip(family, file, digits):
+    other = Family(family.shared)
+    assert other.load_domain(file) == "digits"
+    assert other.load_domain(file, name="numbers") == "numbers"
+    chex.assert_trees_all_equal(other.variables("numbers"), family.variables("digits"))
+    assert other["digits"].domain == family["digits"].domain
+    images = digits.splits["test"].gather(np.arange(3))[0]
+    np.testing.assert_array_equal(
+        other.predict(images, domain="numbers"), family.predict(images, domain="digits")
+    )
+    card = bundle.read_card(file)
+    assert card["domain"]["classes"] == list("0123456789")
+    assert card["shared"] == family.fingerprint
+    assert card["version"]
+    assert file.stat().st_size < 120_000  # width 1/8
+
+
+def test_a_jointly_compressed_domain(digits, tmp_path):
+    family = empty_family()
+    family.add("digits", member_of(digits, "parallel", 1))
+    small = compress_family(family, "joint", rank_rule("uniform"))
+    small.save_domain("digits", tmp_path / "digits")
+    other = Family(small.shared)
+    other.load_domain(tmp_path / "digits")
+    chex.assert_trees_all_equal(other.variables("digits"), small.variables("digits"))
+    with pytest.raises(ValueError, match="no shared β"):
+        Family(family.shared).load_domain(tmp_path / "digits")
+
+
+def test_on_another_family_it_is_refused_with_both_sides(file, digits):
+    own = member_of(digits, "none", 9, own_weights=True).variables["params"]
+    other = Family(type(empty_family().shared)(own, width=0.125))
+    with pytest.raises(ValueError, match="other shared weights") as error:
+        other.load_domain(file)
+    assert other.fingerprint[:12] in str(error.value)
+    assert bundle.read_card(file)["shared"][:12] in str(error.value)
+    assert other.domains == []
+    with pytest.raises(ValueError, match=r"width 0\.25"):
+        empty_family(0.25).load_domain(file)
+    with pytest.raises(FileNotFoundError):
+        other.load_domain(file.with_name("none"))
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_damaged_file_is_read(data, file, tmp_path_factory):
+    """Any byte flipped, anything cut off: an error of ours, never other values."""
+    whole = bytearray(file.read_bytes())
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(0, len(whole) - 1))
+        whole[place] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        del whole[data.draw(st.integers(0, len(whole) - 1)) :]
+    damaged = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    damaged.write_bytes(whole)
+    try:
+        member = bundle.read(damaged)
+    except ValueError:
+        return
+    intact = bundle.read(file)  # a flip in padding or in the order of a header changes nothing
+    chex.assert_trees_all_equal(member.variables, intact.variables)
+    assert member.domain == intact.domain
+
+
+def rewrite(file, path, change):
+    """Write the bundle again, checksum and all, with its card changed."""
+    card = change(bundle.read_card(file))
+    text = card if isinstance(card, str) else json.dumps(card)
+    metadata = {bundle.KEY: text, "sha256": bundle._digest(text)}
+    safetensors.numpy.save_file(safetensors.numpy.load_file(file), path, metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: "{not json", "no readable card"),
+        (lambda card: "[]", "format None"),
+        (lambda card: {**card, "format": 2}, "format 2"),
+        (lambda card: {key: card[key] for key in ("format", "collections")}, "no domain"),
+        (lambda card: {**card, "domain": {**card["domain"], "std": [0, 0, 0]}}, "above 0"),
+        (lambda card: {**card, "domain": {**card["domain"], "name": "../x"}}, "domain name"),
+        (lambda card: {**card, "domain": {**card["domain"], "classes": ["a"]}}, "head/kernel"),
+        (lambda card: {**card, "network": {**card["network"], "width": 1e6}}, "does not fit"),
+        (lambda card: {**card, "network": {**card["network"], "adapter": "magic"}}, "magic"),
+        (lambda card: {**card, "network": 7}, "no domain"),
+        (lambda card: {**card, "collections": ["params"]}, "does not fit"),
+        (lambda card: {**card, "sha256": "0" * 64}, "damaged"),
+    ],
+)
+def test_facts_that_do_not_fit_are_refused(change, message, file, family, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Family(family.shared).load_domain(rewrite(file, tmp_path / "x", change))
+    plain = tmp_path / "plain.safetensors"
+    safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, plain)
+    with pytest.raises(ValueError, match="holds no radapt_jax domain"):
+        bundle.read(plain)
+
+
+@pytest.mark.parametrize("part", ["card.json", "variables"])
+def test_damaged_workdirs_are_refused(part, family, tmp_path):
+    """Every file of a domain in turn: cut in half, then gone."""
+    checkpoint.save_member(family["faces"], tmp_path)
+    folder = tmp_path / "domains" / "faces"
+    files = [folder / part] if part == "card.json" else sorted((folder / part).rglob("*"))
+    intact = checkpoint.load_member(tmp_path, "faces")
+    for path in [path for path in files if path.is_file()]:
+        whole = path.read_bytes()
+        for damaged in (whole[: len(whole) // 2], None):
+            if damaged is None:
+                path.unlink()
+            else:
+                path.write_bytes(damaged)
+            try:
+                found = checkpoint.load_member(tmp_path, "faces")
+                chex.assert_trees_all_equal(found.variables, intact.variables)
+            except (ValueError, FileNotFoundError):
+                pass
+            path.write_bytes(whole)
+    checkpoint.load_member(tmp_path, "faces")
+
+
+def test_the_command_line(family, tmp_path, capsys):
+    def run(*arguments):
+        __main__.main([str(argument) for argument in arguments])
+        return capsys.readouterr().out
+
+    family.save(tmp_path / "a")
+    assert "digits" in run("ls", tmp_path / "a")
+    assert "kB" in run("save", tmp_path / "a", "digits", tmp_path / "d.safetensors")
+    assert json.loads(run("info", tmp_path / "d.safetensors"))["method"] == "parallel"
+    assert json.loads(run("info", tmp_path / "a", "faces"))["method"] == "series"
+    assert json.loads(run("info", tmp_path / "a"))["backbone"] == "resnet26"
+    assert "numbers added" in run(
+        "swap", tmp_path / "a", tmp_path / "d.safetensors", "--name", "numbers"
+    )
+    assert "digits replaced" in run("swap", tmp_path / "a", tmp_path / "d.safetensors")
+    assert checkpoint.list_members(tmp_path / "a") == ["digits", "faces", "numbers"]
+    Family(family.shared, [family["faces"]]).save(tmp_path / "b")
+    with pytest.raises(SystemExit, match="'faces' is in"):
+        run("merge", tmp_path / "c", tmp_path / "a", tmp_path / "b")
+    Family(family.shared).save(tmp_path / "e")
+    assert "faces" in run("merge", tmp_path / "c", tmp_path / "e", tmp_path / "b")
+    assert Family.load(tmp_path / "c").domains == ["faces"]
+    with pytest.raises(SystemExit, match="error: found no shared weights"):
+        run("ls", tmp_path / "nowhere")
