@@ -191,9 +191,12 @@ def _begin_compressed(
     rows = _evaluate(config, compressed)
     report.write(rows, workdir / "compressed")
     log.info("before fine-tuning:\n%s", report.text(rows))
-    spectra_of = compression.alphas_of(Family.load(config.init_from))
-    report.plot_spectra(compress.spectra(list(spectra_of.values())), workdir / "spectra.png")
     done = compression.compressed(compressed)
+    alphas = compression.alphas_of(Family.load(config.init_from), done)
+    spectra = compress.spectra(list(alphas.values()))
+    report.plot_spectra(spectra, workdir / "spectra.png")
+    if compressed.shared.ranks:
+        log.info("%s", report.write_ranks(spectra, compressed.shared.ranks, workdir))
     begun = Family(compressed.shared, [compressed[name] for name in compressed if name not in done])
     begun.save(workdir)
     return begun

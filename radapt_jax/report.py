@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radapt_jax import logs
+from radapt_jax import compress, logs
 from radapt_jax.compress import Spectrum
 from radapt_jax.evaluate import Row
 
@@ -65,6 +65,28 @@ def write(rows: Sequence[Row], workdir: Path) -> Path:
     (workdir / "results.json").write_text(json.dumps(facts, indent=1) + "\n")
     (workdir / "results.md").write_text(markdown(rows))
     return plot(rows, workdir)
+
+
+def write_ranks(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int], workdir: Path) -> str:
+    """Write ranks.json: the ranks, their parameters and relative error, and those of K = C/2.
+
+    Returns:
+      The same in a line, ranks apart.
+    """
+    chosen = {"these ranks": ranks, "K = C/2": compress.uniform_ranks(spectra)}
+    facts = {
+        what: {
+            "parameters": compress.parameters(spectra, it),
+            "relative_error": compress.relative_error(spectra, it),
+        }
+        for what, it in chosen.items()
+    }
+    (workdir / "ranks.json").write_text(json.dumps({"ranks": ranks, **facts}, indent=1) + "\n")
+    return "; ".join(
+        f"{what}: {it['parameters']:,} parameters of β and γ, relative error of α "
+        f"{it['relative_error']:.4f}"
+        for what, it in facts.items()
+    )
 
 
 def plot_spectra(spectra: Mapping[str, Spectrum], path: Path) -> Path:

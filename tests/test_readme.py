@@ -52,7 +52,8 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     for name in ("train.py", "eval.py"):
         shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "configs", folder / "configs")
+    for name in ("configs", "examples", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name)
     for domain in ("imagenet12", "cifar100", "rocks"):
         save_images(folder / "data" / domain, "surfaces")
     for domain in ("svhn", "decathlon_like/tiny_imagenet", "decathlon_like/cifar100"):
@@ -74,15 +75,17 @@ def run(clone, arguments):
 
 def test_all_commands_are_known():
     assert len(COMMANDS) >= 9
+    scripts = ("train.py ", "eval.py ", "examples/serve.py", "benchmarks/serve.py")
     for command in COMMANDS:
-        assert command in CI or command.startswith(("python train.py ", "python eval.py ")), command
+        _, _, called = command.partition("python ")
+        assert command in CI or called.startswith((*scripts, "-m radapt_jax ")), command
 
 
 @pytest.mark.xdist_group("readme")
 def test_commands_in_order(clone):
     """The training commands on fewer steps and a narrower network, the others as they stand."""
     for command in COMMANDS:
-        if command in CI:
+        if "runs/quickstart" in command or not re.match(r"python (train|eval)\.py", command):
             continue
         arguments = shlex.split(command)[1:]
         if arguments[0] == "train.py":
@@ -107,6 +110,22 @@ def test_example_on_a_quickstart_family(clone):
     printed = run(clone, ["-c", swap])
     assert [line.split()[0] for line in printed.splitlines()] == ["digits", "surfaces"]
     assert run(clone, ["-c", restore]).strip() == "(32, 10)"
+    for command in COMMANDS:
+        arguments = shlex.split(command)[1:]
+        if "runs/quickstart" in command and arguments[0] == "train.py":
+            run(clone, [*arguments, *LESS, f"--config.data.cache={clone / 'cache'}"])
+        elif command.startswith(("python examples", "python -m")):
+            assert run(clone, arguments), command
+
+
+@pytest.mark.xdist_group("readme")
+def test_benchmark_runs(clone):
+    """At a size where it takes seconds; what it measures is not asserted."""
+    (command,) = [command for command in COMMANDS if "benchmarks/" in command]
+    less = ["--width", "0.125", "--size", "16", "--batch", "9", "--repeats", "1"]
+    assert "mixed batch" in run(clone, [*shlex.split(command)[1:], *less])
+    lines = (clone / "benchmarks" / "serve.csv").read_text().splitlines()
+    assert len(lines) > 20
 
 
 def test_nothing_is_left_to_fill_in():
