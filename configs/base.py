@@ -21,7 +21,7 @@ def get_config() -> config_dict.ConfigDict:
     config.backbone.dtype = "float32"  # of the computation: "float32" or "bfloat16"
 
     config.adapter = config_dict.ConfigDict()
-    config.adapter.kind = "none"  # "none", "series" or "parallel"
+    config.adapter.kind = "none"  # "none", "series", "parallel", "low_rank" or "joint"
     config.adapter.stages = "early,mid,late"  # which carry adapters; the stem goes with early
     config.adapter.convs = "first,second"  # which convolutions of a block do
     config.adapter.dropout_first = 0.0  # probability to drop an input channel, first convs

@@ -1,6 +1,7 @@
 """Residual adapters in JAX: one network with shared weights, and a small adapter per domain."""
 
 from radapt_jax.checkpoint import Shared
+from radapt_jax.compress import svd
 from radapt_jax.compression import compress_family, join, rank_rule
 from radapt_jax.domains import DECATHLON, Domain
 from radapt_jax.family import Family
@@ -26,4 +27,5 @@ __all__ = [
     "join",
     "rank_rule",
     "resnet26",
+    "svd",
 ]

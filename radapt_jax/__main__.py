@@ -40,8 +40,12 @@ def save(arguments: argparse.Namespace) -> None:
 
 def swap(arguments: argparse.Namespace) -> None:
     family = Family.load(arguments.workdir)
-    name = arguments.name or bundle.read(arguments.file).domain.name
+    name = arguments.name or bundle.read_card(arguments.file)["domain"]["name"]
     what = "replaced" if name in family else "added"
+    if name in family and not arguments.replace:
+        raise ValueError(
+            f"{arguments.workdir} has a domain {name!r}; say --replace, or --name=OTHER to add it."
+        )
     family.load_domain(arguments.file, name)
     checkpoint.save_member(family[name], arguments.workdir)
     print(f"{arguments.workdir}: {name} {what}")
@@ -54,6 +58,8 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def merge(arguments: argparse.Namespace) -> None:
+    if any((Path(arguments.out) / part).exists() for part in ("shared", "domains")):
+        raise ValueError(f"{arguments.out} holds a family already; name a new folder.")
     merged = Family.load(arguments.workdirs[0])
     for workdir in arguments.workdirs[1:]:
         other = Family.load(workdir)
@@ -95,6 +101,7 @@ def parser() -> argparse.ArgumentParser:
     command(save, "write a domain as one safetensors file", "workdir", "domain", "file")
     one = command(swap, "put a domain's file into a workdir", "workdir", "file")
     one.add_argument("--name", help="under another name")
+    one.add_argument("--replace", action="store_true", help="in place of the one of that name")
     one = command(export, "write a domain as StableHLO for jax alone", "workdir", "domain", "file")
     one.add_argument("--platforms", default="cpu,cuda", help="comma-separated (%(default)s)")
     one = command(merge, "put the domains of several workdirs into a new one", "out")

@@ -81,7 +81,8 @@ def rank_of(ranks: Ranks, conv: str, inputs: int, outputs: int) -> int:
     """Return the rank of one convolution's adapter: at least 1, at most the full rank.
 
     Args:
-      ranks: a share of the full rank, min(inputs, outputs), or ranks by convolution.
+      ranks: a share of the full rank, min(inputs, outputs), or ranks by convolution (those that
+        are not in it carry no low-rank adapter).
       conv: its path, such as "stage1/block1/conv1".
 
     Raises:
@@ -156,8 +157,10 @@ class AdaptedConv(nn.Module):
                 name="adapter",
             )
             return y + parallel(x, train=train)
-        if self.adapter in LOW_RANK_KINDS:
-            rank = rank_of(self.ranks, "/".join(self.path), x.shape[-1], self.features)
+        conv = "/".join(self.path)
+        adapted = not isinstance(self.ranks, Mapping) or conv in self.ranks
+        if self.adapter in LOW_RANK_KINDS and adapted:
+            rank = rank_of(self.ranks, conv, x.shape[-1], self.features)
             low_rank = LowRankAdapter(
                 self.features,
                 rank,

@@ -63,7 +63,7 @@ def read(path: str | Path) -> Member:
       ValueError: it is no such file, or its facts, shapes, dtypes or values are not consistent.
     """
     card = read_card(path)
-    empty = Member.from_card(card, {name: {} for name in card["collections"]}, str(path))
+    empty = Member.from_card(card, {name: {} for name in card.get("collections", [])}, str(path))
     with safetensors.safe_open(path, "numpy") as file:
         found = {}
         for name in file.keys():  # noqa: SIM118, it is no dict

@@ -76,9 +76,12 @@ def load_shared(workdir: str | Path) -> Shared:
     """
     folder = Path(workdir).absolute() / "shared"
     card = read_card(folder, "shared weights", "Pre-train first: configs/scratch.py.")
-    facts = {key: card[key] for key in ("backbone", "width", "source", "adapter")}
-    facts["ranks"] = card.get("ranks", {})
-    expected = {"params": Shared({}, **facts).spec.abstract(1)["params"]}
+    try:
+        facts = {key: card[key] for key in ("backbone", "width", "source", "adapter")}
+        facts["ranks"] = card.get("ranks", {})
+        expected = {"params": Shared({}, **facts).spec.abstract(1)["params"]}
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"{folder}/{CARD} describes no shared weights: {error!r}.") from error
     shared = Shared(_load(folder, expected)["params"], **facts)
     if trees.fingerprint(shared.params) != card["sha256"]:
         raise ValueError(f"{folder} is damaged: its values are not those that were saved.")
@@ -100,17 +103,21 @@ def load_member(workdir: str | Path, name: str) -> Member:
     """
     folder = Path(workdir).absolute() / "domains" / name
     card = read_card(folder, f"domain {name!r}", f"Domains there: {list_members(workdir)}.")
-    empty = Member.from_card(card, {name: {} for name in card["collections"]}, str(folder))
+    empty = Member.from_card(card, {name: {} for name in card.get("collections", [])}, str(folder))
     member = dataclasses.replace(empty, variables=_load(folder, empty.abstract()))
     return member.verified(card["sha256"], str(folder))
 
 
 def list_members(workdir: str | Path) -> list[str]:
     """Return the names of the domains saved under a workdir, sorted."""
-    return sorted(path.parent.name for path in (Path(workdir) / "domains").glob(f"[!.]*/{CARD}"))
+    folder = Path(workdir) / "domains"
+    for old in folder.glob(".*.old"):
+        _recover(folder / old.name.removeprefix(".").removesuffix(".old"))
+    return sorted(path.parent.name for path in folder.glob(f"[!.]*/{CARD}"))
 
 
 def read_card(folder: Path, what: str, hint: str) -> dict[str, Any]:
+    _recover(folder)
     path = folder / CARD
     if not path.is_file():
         raise FileNotFoundError(f"found no {what} at {folder} (no {CARD}). {hint}")
@@ -119,6 +126,7 @@ def read_card(folder: Path, what: str, hint: str) -> dict[str, Any]:
 
 def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> None:
     """Write a checkpoint with its card beside the old one, then put it in its place."""
+    _recover(folder)
     new, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -129,6 +137,13 @@ def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> Non
         os.replace(folder, old)
     os.replace(new, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(folder: Path) -> None:
+    """Put back what was moved aside by a replacement that was killed before its last step."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.is_dir() and not folder.exists():
+        os.replace(old, folder)
 
 
 def _load(folder: Path, expected: trees.Tree) -> dict[str, Any]:
@@ -157,6 +172,8 @@ class TrainingCheckpoints:
     """
 
     def __init__(self, folder: str | Path, leave_out: Collection[str] = ()) -> None:
+        for leftover in Path(folder).glob("*.orbax-checkpoint-tmp"):  # of a save that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         keep = ocp.training.preservation_policies
         self._leave_out = leave_out
         self._checkpointer = ocp.training.Checkpointer(
@@ -164,7 +181,6 @@ class TrainingCheckpoints:
             preservation_policy=keep.AnyPreservationPolicy(
                 [keep.LatestN(1), keep.BestN(get_metric_fn=_top1, n=1)]
             ),
-            cleanup_tmp_directories=True,
         )
 
     def __enter__(self) -> TrainingCheckpoints:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from radapt_jax import trees
+from radapt_jax.adapters import Ranks, rank_of
 
 Matrices = dict[str, np.ndarray]
 SUFFIX = "/adapter/kernel"
@@ -70,16 +71,23 @@ def factorise(matrices: Matrices) -> dict[str, tuple[np.ndarray, np.ndarray, np.
     return {name: found[name] for name in matrices}
 
 
-def svd(alphas: Matrices, ranks: Mapping[str, int]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def svd(domain: Any, rank: Ranks | int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Compress one domain alone: α ≈ β γᵀ, the best approximation of each rank.
+
+    Args:
+      domain: a `Member` with parallel adapters, or `{convolution: α}`.
+      rank: one number for all layers (at most the full rank is taken), a share of the full rank
+        (a float in (0, 1]), or ranks by convolution.
 
     Returns:
       `{convolution: (β, γᵀ)}` of shapes (inputs, K) and (K, outputs).
     """
-    return {
-        name: (u[:, : ranks[name]] * s[: ranks[name]], vt[: ranks[name]])
-        for name, (u, s, vt) in factorise(alphas).items()
-    }
+    alphas = kernels(domain.variables["adapters"]) if hasattr(domain, "variables") else domain
+    found = {}
+    for name, (u, s, vt) in factorise(alphas).items():
+        k = min(rank, len(s)) if isinstance(rank, int) else rank_of(rank, name, *alphas[name].shape)
+        found[name] = (u[:, :k] * s[:k], vt[:k])
+    return found
 
 
 def stack(domains: Sequence[Matrices]) -> Matrices:
@@ -107,14 +115,14 @@ def joint_svd(
     Returns:
       `{convolution: β}`, (inputs, K), and `{domain: {convolution: γᵀ}}`, (K, outputs).
     """
-    betas: Matrices = {}
+    shared: Matrices = {}
     gammas: dict[str, Matrices] = {domain: {} for domain in domains}
     for name, (u, s, vt) in factorise(stack(list(domains.values()))).items():
         rank = ranks[name]
-        betas[name] = u[:, :rank] * s[:rank]
+        shared[name] = u[:, :rank] * s[:rank]
         for domain, part in zip(domains, np.split(vt[:rank], len(domains), 1), strict=True):
             gammas[domain][name] = np.ascontiguousarray(part)
-    return betas, gammas
+    return shared, gammas
 
 
 def project(alphas: Matrices, betas: Matrices) -> tuple[Matrices, float]:
@@ -131,22 +139,22 @@ def project(alphas: Matrices, betas: Matrices) -> tuple[Matrices, float]:
     return gammas, float(np.sqrt(lost / whole)) if whole else 0.0
 
 
-def spectra(domains: Sequence[Matrices], *, joint: bool = True) -> dict[str, Spectrum]:
-    """Return the spectrum of each convolution's stacked adapters (or of one domain's own)."""
+def spectra(domains: Sequence[Matrices]) -> dict[str, Spectrum]:
+    """Return the spectrum of each convolution's stacked adapters; of one domain, of its own."""
     found = {}
     for name, (u, s, _) in factorise(stack(domains)).items():
         outputs = domains[0][name].shape[1]
         full = min(u.shape[0], outputs)
-        cost = u.shape[0] + (len(domains) if joint else 1) * outputs
+        cost = u.shape[0] + len(domains) * outputs
         found[name] = Spectrum(s[:full], cost)
     return found
 
 
 def uniform_ranks(spectra: Mapping[str, Spectrum], share: float = 0.5) -> dict[str, int]:
     """Return K = share · C for every layer of full rank C; the paper's share is 1/2."""
-    if not 0 < share <= 1:
-        raise ValueError(f"found a rank share of {share}; expected one in (0, 1].")
-    return {name: max(int(share * len(it.values) + 0.5), 1) for name, it in spectra.items()}
+    return {
+        name: rank_of(share, name, len(it.values), len(it.values)) for name, it in spectra.items()
+    }
 
 
 def energy_ranks(spectra: Mapping[str, Spectrum], energy: float) -> dict[str, int]:

@@ -51,11 +51,6 @@ def compressible(family: Family) -> list[str]:
     ]
 
 
-def compressed(family: Family) -> list[str]:
-    """Return the domains with low-rank adapters, jointly compressed or not."""
-    return [name for name in family.domains if family[name].spec.adapter in KINDS]
-
-
 def alphas_of(family: Family, domains: Sequence[str] | None = None) -> dict[str, Matrices]:
     """Return the dense adapter kernels of domains (default: all that have them).
 
@@ -105,14 +100,22 @@ def compress_family(
 
 
 def _each(family: Family, alphas: Mapping[str, Matrices], ranks: RankRule) -> list[Member]:
+    """Compress every domain alone; a budget is for all of them together."""
+    spectra = {
+        (name, conv): spectrum
+        for name, own in alphas.items()
+        for conv, spectrum in compress.spectra([own]).items()
+    }
+    labels = {f"{name}: {conv}": (name, conv) for name, conv in spectra}
+    chosen = ranks({label: spectra[key] for label, key in labels.items()})
     members = []
     for name, own in alphas.items():
-        chosen = dict(ranks(compress.spectra([own], joint=False)))
-        factors = compress.svd(own, chosen)
+        mine = {conv: chosen[f"{name}: {conv}"] for conv in own}
+        factors = compress.svd(own, mine)
         betas = {conv: beta for conv, (beta, _) in factors.items()}
         gammas = {conv: gamma for conv, (_, gamma) in factors.items()}
         members.append(
-            with_factors(family[name], "low_rank", chosen, {"beta": betas, "gamma": gammas})
+            with_factors(family[name], "low_rank", mine, {"beta": betas, "gamma": gammas})
         )
     return members
 

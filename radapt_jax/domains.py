@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -47,11 +48,14 @@ class Domain:
         check_name(self.name)
         if not self.classes:
             raise ValueError(f"domain {self.name!r} has no classes; expected at least one.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise ValueError(
                 f"domain {self.name!r}: found mean {self.mean} and std {self.std}; expected three "
-                "numbers each (RGB, images in [0, 1]), every std above 0."
+                "finite numbers each (RGB, images in [0, 1]), every std above 0."
             )
+        if not (isinstance(self.size, int) and isinstance(self.resize, int)):
+            raise TypeError(f"found size {self.size!r}, resize {self.resize!r}; expected integers.")
         if self.size < 8 or self.size % 8:
             raise ValueError(
                 f"domain {self.name!r}: found size {self.size}; expected a multiple of 8 pixels."

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from radapt_jax.data import batches
 from radapt_jax.data.cache import Split
-from radapt_jax.data.loading import load_one_split
+from radapt_jax.data.loading import DataSpec, load_one_split
+from radapt_jax.data.sources import Source
 from radapt_jax.family import Family
 from radapt_jax.member import Member
 from radapt_jax.steps import make_eval_step
@@ -133,7 +134,18 @@ def evaluate_domain(
 def _images(
     member: Member, split: str, cache_dir: str | Path, data_dir: str | None
 ) -> tuple[str, Split]:
-    """Open a domain's images where its card says they are; return which split, and the split."""
+    """Return which split of a domain is there to be evaluated, and its images."""
+    spec, source = open_source(member, data_dir)
+    return load_one_split(spec, source, split, cache_dir)
+
+
+def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, Source]:
+    """Open a domain's images where its card says they are, or under `data_dir`.
+
+    Raises:
+      FileNotFoundError: they are not there.
+      ValueError: the card does not say where, or their classes are others.
+    """
     name, spec = member.domain.name, member.data
     if spec is None:
         raise ValueError(f"domain {name!r} does not say where its images are; use `predict`.")
@@ -146,4 +158,4 @@ def _images(
             f"({len(source.classes)}), trained with {list(member.domain.classes[:3])}... "
             f"({member.domain.num_classes}). The images are not those it was trained on."
         )
-    return load_one_split(spec, source, split, cache_dir)
+    return spec, source

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from radapt_jax import bundle, checkpoint, exporting, serving, trees
+from radapt_jax.adapters import LOW_RANK_KINDS
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.images import centre_crop, decode
 from radapt_jax.domains import Domain
@@ -107,12 +108,12 @@ class Family:
         self[domain]
         return {"params": self._params, **self._bank[domain]}
 
-    def variables_of(self, spec: ModelSpec) -> dict[str, Any]:
+    def shared_for(self, spec: ModelSpec) -> dict[str, Any]:
         """Return the shared `params` that a network needs: β only for jointly compressed ones."""
         leaves, _ = trees.split(
             self._params, lambda path: spec.adapter == "joint" or not path.endswith("/beta")
         )
-        return {"params": trees.unflatten(leaves)}
+        return trees.unflatten(leaves)
 
     def model(self, domain: str, **runtime: Any) -> Any:
         """Return the network that `variables(domain)` belong to; `runtime` may hold dtype."""
@@ -183,14 +184,15 @@ class Family:
         """Return class probabilities of a batch, of one domain or of several mixed.
 
         Compiled once per batch shape: domains of the same adapter kind share one program, whatever
-        their class counts (to the next power of two).
+        their class counts (it is compiled again when a larger class count is added).
 
         Args:
           images: (n, h, w, 3) at the size the network is to see, sides multiples of 8. uint8 in
             [0, 255] is normalised with the domain's mean and std; floats are taken as normalised.
           domain: whose adapters, norms and head to use, for all images; or
-          domains: for each image, n names. Each image goes through its own domain in one call (one
-            for each adapter kind among them).
+          domains: for each image, n names. Each image goes through its own domain in one call;
+            in one for each network among them, where adapter kinds or ranks differ or domains
+            have weights of their own.
 
         Returns:
           float32 (n, classes). With `domains`, classes is the largest count among them, and
@@ -218,11 +220,14 @@ class Family:
         """Return the network and the variables of a domain with its head padded."""
         if domain not in self._served:
             member = self[domain]
-            classes = serving.padded_classes(member.domain.num_classes)
+            classes = self._head_width()
             variables = self.variables(domain)
             variables["adapters"] = serving.pad_head(variables["adapters"], classes)
-            self._served[domain] = member.spec.build(classes), variables
+            self._served[domain] = _served_spec(member).build(classes), variables
         return self._served[domain]
+
+    def _head_width(self) -> int:
+        return max(member.domain.num_classes for member in self._members.values())
 
     def _predict_mixed(self, images: np.ndarray, domains: list[str]) -> np.ndarray:
         if len(domains) != len(images):
@@ -230,12 +235,13 @@ class Family:
         classes = max((self[name].domain.num_classes for name in set(domains)), default=0)
         found = np.zeros((len(images), classes), np.float32)
         for group in self._groups(set(domains)):
-            model, params, stacked, means, stds = self._stacked(group)
-            which = np.array([group.index(name) if name in group else 0 for name in domains])
-            out = serving.predict_mixed(model, params, stacked, which, images, means, stds)
             rows = np.flatnonzero([name in group for name in domains])
-            width = min(classes, out.shape[1])
-            found[rows, :width] = np.asarray(out)[rows, :width]
+            padded = np.pad(rows, (0, (1 << (len(rows) - 1).bit_length()) - len(rows)), mode="edge")
+            padded = padded[: len(images)] if len(rows) == len(images) else padded
+            model, params, bank, means, stds = self._stacked(group)
+            which = np.array([group.index(domains[row]) for row in padded])
+            out = serving.predict_mixed(model, params, bank, which, images[padded], means, stds)
+            found[rows] = np.asarray(out)[: len(rows), :classes]
         return found
 
     def _groups(self, wanted: set[str]) -> list[tuple[str, ...]]:
@@ -243,14 +249,14 @@ class Family:
         groups: dict[Any, list[str]] = {}
         for name in self.domains:
             own = name if self[name].has_own_weights else ""
-            groups.setdefault((str(self[name].spec), own), []).append(name)
+            groups.setdefault((str(_served_spec(self[name])), own), []).append(name)
         return [tuple(group) for group in groups.values() if wanted & set(group)]
 
     def _stacked(self, group: tuple[str, ...]) -> tuple[Any, ...]:
         """Return network, shared weights, stacked bank, means and stds of a group of domains."""
         if group not in self._served:
             members = [self[name] for name in group]
-            classes = max(serving.padded_classes(it.domain.num_classes) for it in members)
+            classes = self._head_width()
             variables = [self.variables(name) for name in group]
             bank = serving.stack(
                 [
@@ -265,7 +271,7 @@ class Family:
                 np.stack(it)
                 for it in zip(*(serving.statistics(m.domain) for m in members), strict=True)
             )
-            model = members[0].spec.build(classes)
+            model = _served_spec(members[0]).build(classes)
             self._served[group] = (model, variables[0]["params"], bank, means, stds)
         return self._served[group]
 
@@ -380,6 +386,12 @@ class FoldedDomain:
     def unfold(self) -> Any:
         """Return the shared weights, bit for bit: the arrays that were folded, never changed."""
         return self.weights.unfold()
+
+
+def _served_spec(member: Member) -> ModelSpec:
+    """Return a member's network without what matters in training only."""
+    ranks = member.spec.ranks if member.spec.adapter in LOW_RANK_KINDS else 0.5
+    return dataclasses.replace(member.spec, dropout=(0.0, 0.0), adapter_init="zeros", ranks=ranks)
 
 
 def _first(ranks: Any) -> str:

@@ -74,8 +74,13 @@ def _alpha(conv: str, filters: Mapping[str, Any], own: Mapping[str, Any]) -> Arr
     """Return the dense matrix of a parallel or low-rank adapter; None where there is none."""
     if f"{conv}/adapter/gamma" in own:
         beta = own.get(f"{conv}/adapter/beta", filters.get(f"{conv}/adapter/beta"))
-        return jnp.asarray(beta) @ own[f"{conv}/adapter/gamma"]
+        return _product(jnp.asarray(beta), own[f"{conv}/adapter/gamma"])
     return own.get(f"{conv}/adapter/kernel")
+
+
+def _product(a: Array, b: Array) -> Array:
+    """A matrix product in full float32; the default is shorter on GPUs and TPUs."""
+    return jnp.matmul(a, b, precision="highest")
 
 
 def _series_parts(conv: str, own: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[Array, ...]:
@@ -90,7 +95,7 @@ def _fold_series(
     kernel: Float[Array, "3 3 i o"], alpha: Array, slope: Array, offset: Array
 ) -> tuple[Float[Array, "3 3 i o"], Float[Array, " o"]]:
     """u + (slope u + offset) α = u (I + diag(slope) α) + offset α."""
-    return kernel + kernel @ (slope[:, None] * alpha), offset @ alpha
+    return kernel + _product(kernel, slope[:, None] * alpha), _product(offset, alpha)
 
 
 def _fold_norm(

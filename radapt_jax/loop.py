@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from radapt_jax import checkpoint, compress, compression, optim, report, settings, trees
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.loading import DomainData, load_domain, load_splits
-from radapt_jax.evaluate import Row, evaluate_family
+from radapt_jax.evaluate import Row, evaluate_family, open_source
 from radapt_jax.family import Family
 from radapt_jax.member import Member
 from radapt_jax.models.initial import initial_variables
@@ -44,11 +44,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     settings.check(config, jax.local_device_count())
     settings.check_same(config, workdir)
     family = _open_family(config, workdir)
-    compressed = _compressed(config, workdir) if config.compress.kind else None
+    compressed, names = _compressed(config, workdir) if config.compress.kind else (None, ())
     jobs: list[Callable[[Family | None], Job]] = []
-    finished = [] if family is None else family.domains
-    for name in _domains(config, compressed):  # all images are sought before any is trained on
-        if name in finished:
+    for name in names or settings.names(config.domains):  # all images are sought before training
+        if _is_finished(config, family, name):
             log.info("%s: finished before, kept.", name)
         elif compressed is not None:
             jobs.append(_compressed_job(config, compressed, name))
@@ -56,7 +55,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
             jobs.append(_job(config, name))
     settings.remember(config, workdir)
     if compressed is not None:
-        family = _begin_compressed(config, compressed, family, workdir)
+        family = family or _begin_compressed(config, compressed, names, workdir)
     elif family is not None and not (workdir / "shared").is_dir():
         family.save(workdir)
     for job in jobs:
@@ -115,9 +114,14 @@ def _open_family(config: ConfigDict, workdir: Path) -> Family | None:
     )
 
 
-def _domains(config: ConfigDict, compressed: Family | None) -> Sequence[str]:
-    listed = settings.names(config.domains)
-    return listed if listed or compressed is None else compression.compressed(compressed)
+def _is_finished(config: ConfigDict, family: Family | None, name: str) -> bool:
+    """Tell whether the workdir's family has this domain already, and as the kind it is to be."""
+    if family is None or name not in family:
+        return False
+    kind = config.compress.kind or config.adapter.kind
+    return (config.adapter.kind != "joint" and not config.compress.kind) or (
+        family[name].spec.adapter == kind
+    )
 
 
 def _job(config: ConfigDict, name: str) -> Callable[[Family | None], Job]:
@@ -154,12 +158,14 @@ def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
     if config.start == "random":
         return Job(data, spec, fresh)
     assert family is not None, "settings.check wants init_from for start='backbone'"
-    params = trees.to_numpy(family.variables_of(spec)["params"])
+    params = trees.to_numpy(family.shared_for(spec))
     if joins and config.compress.dense:
         dense = checkpoint.load_member(config.compress.dense, data.domain.name)
         member, error = compression.join(family, dense)
         log.info("%s: joins with a relative error of %.3f of its α.", data.domain.name, error)
-        results = {"projection_error": error, "dense_val": dense.results.get("val", float("nan"))}
+        results = {"projection_error": error}
+        if "val" in dense.results:
+            results["dense_val"] = dense.results["val"]
         return Job(data, spec, {**member.variables, "params": params}, results)
     leaves = trees.flatten({**fresh, "params": params})
     if family.shared.source is not None:
@@ -170,34 +176,42 @@ def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
     return Job(data, spec, trees.unflatten(leaves))
 
 
-def _compressed(config: ConfigDict, workdir: Path) -> Family:
-    """Return init_from's family compressed, as it was begun with in this workdir if it was."""
-    if (workdir / "compressed" / "shared").is_dir():
-        return Family.load(workdir / "compressed")
-    domains = settings.names(config.domains) or None
+def _compressed(config: ConfigDict, workdir: Path) -> tuple[Family, list[str]]:
+    """Return init_from's family compressed, and the names of the domains that were.
+
+    Once begun in this workdir, it is read from there.
+    """
     dense = Family.load(config.init_from)
-    return compression.compress_family(
-        dense, config.compress.kind, settings.rank_rule(config), domains=domains
-    )
+    names = list(settings.names(config.domains)) or compression.compressible(dense)
+    if not (workdir / "compressed" / "shared").is_dir():
+        rule = settings.rank_rule(config)
+        kind = config.compress.kind
+        return compression.compress_family(dense, kind, rule, domains=names), names
+    begun = Family.load(workdir / "compressed")
+    for name in names:
+        if begun[name].spec.adapter != config.compress.kind:
+            raise ValueError(
+                f"the compression in {workdir} was begun without domain {name!r}. Use another "
+                "--workdir, or let it join: configs/join.py."
+            )
+    return begun, names
 
 
 def _begin_compressed(
-    config: ConfigDict, compressed: Family, family: Family | None, workdir: Path
+    config: ConfigDict, compressed: Family, names: Sequence[str], workdir: Path
 ) -> Family:
     """Save the compressed family, evaluate it before fine-tuning, and return the one to fill."""
     compressed.save(workdir / "compressed")
-    if family is not None and (workdir / "shared").is_dir():
-        return family
     rows = _evaluate(config, compressed)
     report.write(rows, workdir / "compressed")
     log.info("before fine-tuning:\n%s", report.text(rows))
-    done = compression.compressed(compressed)
-    alphas = compression.alphas_of(Family.load(config.init_from), done)
-    spectra = compress.spectra(list(alphas.values()))
-    report.plot_spectra(spectra, workdir / "spectra.png")
     if compressed.shared.ranks:
+        alphas = compression.alphas_of(Family.load(config.init_from), names)
+        spectra = compress.spectra(list(alphas.values()))
+        report.plot_spectra(spectra, workdir / "spectra.png")
         log.info("%s", report.write_ranks(spectra, compressed.shared.ranks, workdir))
-    begun = Family(compressed.shared, [compressed[name] for name in compressed if name not in done])
+    others = [compressed[name] for name in compressed if name not in names]
+    begun = Family(compressed.shared, others)
     begun.save(workdir)
     return begun
 
@@ -206,13 +220,10 @@ def _compressed_job(
     config: ConfigDict, compressed: Family, name: str
 ) -> Callable[[Family | None], Job]:
     member = compressed[name]
-    if member.data is None:
-        raise ValueError(f"domain {name!r} does not say where its images are.")
-    splits = load_splits(member.data, member.data.open(), config.data.cache)
-    data = DomainData(member.domain, splits, member.data)
+    spec, source = open_source(member)
+    data = DomainData(member.domain, load_splits(spec, source, config.data.cache), spec)
     _check_export(config, data)
-    variables = trees.to_numpy(compressed.variables(name))
-    return lambda _: Job(data, member.spec, variables)
+    return lambda _: Job(data, member.spec, trees.to_numpy(compressed.variables(name)))
 
 
 def _train_and_add(config: ConfigDict, family: Family | None, job: Job, workdir: Path) -> Family:
@@ -225,14 +236,18 @@ def _train_and_add(config: ConfigDict, family: Family | None, job: Job, workdir:
         )
     if config.optim.decay.filters is None or name == family.shared.source:
         del variables["params"]
+    results = {**job.results, **results}
+    if "dense_val" in results and "val" in results:
+        lost = results["dense_val"] - results["val"]
+        log.info("%s: %.2f points below its own dense α on validation images.", name, lost)
     member = Member(
         domain=job.data.domain,
         spec=spec,
         variables=variables,
-        method=config.method,
+        method=spec.adapter if config.compress.kind else config.method,
         data=job.data.spec,
         images={split: len(part) for split, part in job.data.splits.items()},
-        results={**job.results, **results},
+        results=results,
     )
     family.add(name, member)
     checkpoint.save_member(family[name], workdir)

@@ -100,6 +100,7 @@ class Member:
           ValueError: the card lacks an entry or has one of the wrong kind.
         """
         try:
+            _check_card(card)
             return cls(
                 domain=Domain.from_json(card["domain"]),
                 spec=ModelSpec.from_json(card["network"]),
@@ -110,7 +111,7 @@ class Member:
                 images=card["images"],
                 results=card["results"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{where} describes no domain: {error!r}.") from error
 
     def verified(self, sha256: str, where: str) -> Member:
@@ -128,6 +129,19 @@ class Member:
         return self
 
 
+def _check_card(card: Mapping[str, Any]) -> None:
+    """Raise TypeError for an entry of the wrong kind, KeyError for one that is missing."""
+    kinds = {"method": str, "images": Mapping, "results": Mapping, "sha256": str}
+    wrong = [key for key, kind in kinds.items() if not isinstance(card[key], kind)]
+    has_own = "params" in card["collections"]
+    shared = card["shared"]
+    if not ((has_own and shared is None) or (isinstance(shared, str) and len(shared) == 64)):
+        wrong.append("shared")
+    numbers = [*card["images"].values(), *card["results"].values()]
+    if wrong or not all(isinstance(number, int | float) for number in numbers):
+        raise TypeError(f"entries of the wrong kind: {wrong or 'images, results'}")
+
+
 def parse_card(text: str, where: str) -> dict[str, Any]:
     """Return a card from its JSON text.
 
@@ -138,7 +152,15 @@ def parse_card(text: str, where: str) -> dict[str, Any]:
         card = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{where} holds no readable card: {error}.") from error
+    except RecursionError as error:
+        raise ValueError(f"{where} holds no readable card: nested too deeply.") from error
     found = card.get("format") if isinstance(card, dict) else None
     if found != FORMAT:
         raise ValueError(f"{where} has format {found}; this version of radapt_jax reads {FORMAT}.")
+    if not isinstance(card.get("sha256"), str) or not _is_names(card.get("collections", [])):
+        raise ValueError(f"{where} describes no domain or shared weights: no sha256, collections.")
     return card
+
+
+def _is_names(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(name, str) for name in found)

@@ -68,12 +68,20 @@ def write(rows: Sequence[Row], workdir: Path) -> Path:
 
 
 def write_ranks(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int], workdir: Path) -> str:
-    """Write ranks.json: the ranks, their parameters and relative error, and those of K = C/2.
+    """Write ranks.json: the ranks, their parameters and relative error, and uniform ones beside.
+
+    The uniform ranks are of the largest share that takes no more parameters.
 
     Returns:
       The same in a line, ranks apart.
     """
-    chosen = {"these ranks": ranks, "K = C/2": compress.uniform_ranks(spectra)}
+    budget = compress.parameters(spectra, ranks)
+    uniform = compress.uniform_ranks(spectra, 0.01)
+    for share in np.arange(0.01, 1.005, 0.01):
+        wider = compress.uniform_ranks(spectra, min(float(share), 1.0))
+        if compress.parameters(spectra, wider) <= budget:
+            uniform = wider
+    chosen = {"these ranks": ranks, "uniform ranks": uniform}
     facts = {
         what: {
             "parameters": compress.parameters(spectra, it),

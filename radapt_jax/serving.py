@@ -1,7 +1,7 @@
 """Compiled prediction: one domain, or a batch that mixes domains, in one call.
 
-Heads are padded to a common width, so that domains of different class counts share a program; the
-padding has probability 0.
+Heads are padded to the family's largest, so that domains of different class counts share a
+program; the padding has probability 0.
 """
 
 from __future__ import annotations
@@ -18,13 +18,7 @@ from jaxtyping import Array, Float, Int
 from radapt_jax.data.augment import normalise
 from radapt_jax.domains import Domain
 
-SMALLEST_HEAD = 16
 NEVER = -1e30  # logit of a class that is padding; exp of it is 0
-
-
-def padded_classes(num_classes: int) -> int:
-    """Return the head width that serves a class count: a power of two, at least 16."""
-    return max(SMALLEST_HEAD, 1 << (num_classes - 1).bit_length())
 
 
 def pad_head(adapters: Mapping[str, Any], classes: int) -> dict[str, Any]:

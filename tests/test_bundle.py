@@ -112,7 +112,8 @@ def rewrite(file, path, change):
         (lambda card: {**card, "domain": {**card["domain"], "std": [0, 0, 0]}}, "above 0"),
         (lambda card: {**card, "domain": {**card["domain"], "name": "../x"}}, "domain name"),
         (lambda card: {**card, "domain": {**card["domain"], "classes": ["a"]}}, "head/kernel"),
-        (lambda card: {**card, "network": {**card["network"], "width": 1e6}}, "does not fit"),
+        (lambda card: {**card, "network": {**card["network"], "width": 1e6}}, "up to 64"),
+        (lambda card: {**card, "network": {**card["network"], "width": 0.25}}, "does not fit"),
         (lambda card: {**card, "network": {**card["network"], "adapter": "magic"}}, "magic"),
         (lambda card: {**card, "network": 7}, "no domain"),
         (lambda card: {**card, "collections": ["params"]}, "does not fit"),
@@ -126,6 +127,60 @@ def test_facts_that_do_not_fit_are_refused(change, message, file, family, tmp_pa
     safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, plain)
     with pytest.raises(ValueError, match="holds no radapt_jax domain"):
         bundle.read(plain)
+
+
+ODD = [None, 5, "x", [], {}, float("nan"), 1e308]
+
+
+def entries(card, path=()):
+    """The paths of all entries of a card, those inside included."""
+    for key, value in card.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from entries(value, (*path, key))
+
+
+def changed(card, path, value):
+    """The card with one entry replaced; deleted where the value is `entries`."""
+    new = json.loads(json.dumps(card))
+    place = new
+    for key in path[:-1]:
+        place = place[key]
+    if value is entries:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return new
+
+
+def test_every_entry_of_a_card_with_odd_values(file, family, tmp_path):
+    """An error of ours, or a domain that predicts finite numbers; with every checksum in order."""
+    card = bundle.read_card(file)
+    family.save(tmp_path / "family")
+    shared = tmp_path / "family" / "shared" / "card.json"
+    whole = shared.read_text()
+    for path in entries(card):
+        for value in (entries, *ODD):
+            other = Family(family.shared)
+            try:
+                name = other.load_domain(
+                    rewrite(file, tmp_path / "x", lambda it: changed(it, path, value))  # noqa: B023
+                )
+            except ValueError:
+                continue
+            assert path[0] in ("domain", "network", "method", "images", "results", "version",
+                               "parameters", "data"), path  # fmt: skip
+            assert np.isfinite(other[name].domain.mean).all()
+    for path in entries(json.loads(whole)):
+        for value in (entries, *ODD):
+            shared.write_text(json.dumps(changed(json.loads(whole), path, value)))
+            try:
+                checkpoint.load_shared(tmp_path / "family")
+            except ValueError:
+                continue
+            assert path[0] in ("source", "adapter", "ranks"), (path, value)
+    with pytest.raises(ValueError, match=r"deeply|readable"):
+        bundle.read(rewrite(file, tmp_path / "x", lambda _: "[" * 200_000))
 
 
 @pytest.mark.parametrize("part", ["card.json", "variables"])
@@ -165,7 +220,9 @@ def test_the_command_line(family, tmp_path, capsys):
     assert "numbers added" in run(
         "swap", tmp_path / "a", tmp_path / "d.safetensors", "--name", "numbers"
     )
-    assert "digits replaced" in run("swap", tmp_path / "a", tmp_path / "d.safetensors")
+    with pytest.raises(SystemExit, match="--replace"):
+        run("swap", tmp_path / "a", tmp_path / "d.safetensors")
+    assert "digits replaced" in run("swap", tmp_path / "a", tmp_path / "d.safetensors", "--replace")
     assert checkpoint.list_members(tmp_path / "a") == ["digits", "faces", "numbers"]
     Family(family.shared, [family["faces"]]).save(tmp_path / "b")
     with pytest.raises(SystemExit, match="'faces' is in"):
@@ -173,5 +230,7 @@ def test_the_command_line(family, tmp_path, capsys):
     Family(family.shared).save(tmp_path / "e")
     assert "faces" in run("merge", tmp_path / "c", tmp_path / "e", tmp_path / "b")
     assert Family.load(tmp_path / "c").domains == ["faces"]
+    with pytest.raises(SystemExit, match="name a new folder"):
+        run("merge", tmp_path / "a", tmp_path / "b", tmp_path / "c")
     with pytest.raises(SystemExit, match="error: found no shared weights"):
         run("ls", tmp_path / "nowhere")

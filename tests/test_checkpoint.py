@@ -103,6 +103,17 @@ def test_a_killed_save_leaves_the_old_one(member, tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "domains").iterdir()} == {"digits"}
 
 
+def test_a_kill_between_the_renames_loses_nothing(member, tmp_path):
+    checkpoint.save_member(member, tmp_path)
+    folder = tmp_path / "domains"
+    (folder / "digits").rename(folder / ".digits.old")
+    assert checkpoint.list_members(tmp_path) == ["digits"]
+    checkpoint.load_member(tmp_path, "digits")
+    (folder / "digits").rename(folder / ".digits.old")
+    checkpoint.save_member(member, tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"digits"}
+
+
 def make_state(variables, decay):
     labels = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay)
     optimizer = optim.make_optimizer(labels, decay, optax.constant_schedule(0.1))

@@ -1,5 +1,6 @@
 """Low-rank and joint compression (CVPR 2018, section 3.4)."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,7 +9,17 @@ from families import empty_family, member_of, of_classes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radapt_jax import Family, compress, compress_family, join, rank_rule, trees
+from radapt_jax import (
+    Family,
+    Member,
+    ModelSpec,
+    compress,
+    compress_family,
+    initial_variables,
+    join,
+    rank_rule,
+    trees,
+)
 from radapt_jax.compress import Spectrum
 from radapt_jax.compression import alphas_of
 
@@ -80,6 +91,40 @@ def test_low_rank_alone_is_each_domains_best(dense):
         rank = family["faces"].spec.ranks[conv]
         best = (u[:, :rank] * s[:rank]) @ vt[:rank]
         np.testing.assert_allclose(products(family, "faces")[conv], best, atol=1e-5)
+
+
+def test_adapters_on_some_layers_only(digits, pixels):
+    family = empty_family()
+    spec = ModelSpec(width=0.125, adapter="parallel", stages=("late",), convs=("second",))
+    variables = initial_variables(dataclasses.replace(spec, adapter_init="he_normal"), 10, 0)
+    own = {name: variables[name] for name in ("adapters", "batch_stats")}
+    family.add("late", Member(digits.domain, spec, own))
+    for kind in ("joint", "low_rank"):
+        small = compress_family(family, kind, rank_rule("uniform", share=1.0))
+        np.testing.assert_allclose(
+            small.predict(pixels, domain="late"), family.predict(pixels, domain="late"), atol=1e-5
+        )
+        assert len(small["late"].spec.ranks) == 4
+
+
+def test_svd_of_a_domain_by_number_and_by_share(dense):
+    member = dense["digits"]
+    by_number, by_share = compress.svd(member, 4), compress.svd(member, 0.5)
+    assert {beta.shape[1] for beta, _ in by_number.values()} == {3, 4}  # the stem has 3 inputs
+    assert by_share["stage3/block2/conv1"][0].shape == (32, 16)
+
+
+def test_a_budget_is_for_all_domains_together(dense):
+    budget = 5000
+    for kind in ("joint", "low_rank"):
+        small = compress_family(dense, kind, rank_rule("budget", budget=budget))
+        spent = small.basis_parameters() + sum(
+            leaf.size
+            for name in alphas_of(dense)
+            for path, leaf in trees.flatten(small[name].variables["adapters"]).items()
+            if path.endswith(("beta", "gamma"))
+        )
+        assert 0.9 * budget < spent <= budget
 
 
 def test_rectangular_layers_and_the_papers_count(digits):

@@ -209,6 +209,10 @@ def test_compress_and_join(pretrained, cache_dir, tmp_path):
     again = loop.train_and_evaluate(small("compress", cache_dir, **changes), tmp_path / "small")
     assert again == rows
 
+    more = small("compress", cache_dir, **{**changes, "domains": "digits,pictures"})
+    with pytest.raises(ValueError, match="begun without domain 'pictures'"):
+        loop.train_and_evaluate(more, tmp_path / "small")
+
     changes = {"init_from": str(pretrained), "domains": "surfaces"}
     loop.train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path / "late")
     changes["init_from"] = str(tmp_path / "small")

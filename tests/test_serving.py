@@ -70,8 +70,19 @@ def test_mixing_traces_once(family, pixels):
         counted(model, params, bank, np.array(which), pixels[:4], means, stds)
 
 
+def test_domains_of_all_class_counts_share_one_program(digits, faces, pixels):
+    family = empty_family()
+    for seed, count in enumerate((2, 10, 100, 1623)):
+        family.add(f"d{count}", member_of(of_classes(digits, count), "parallel", seed))
+    family.predict(pixels[:7], domain="d2")
+    before = serving.predict._cache_size()
+    for name in ("d10", "d100", "d1623", "d2"):
+        assert family.predict(pixels[:7], domain=name).shape == (7, int(name[1:]))
+    assert serving.predict._cache_size() == before
+
+
 def test_swapping_traces_once(family, pixels):
-    """Domains of 10 and 2 classes share one program."""
+    """Domains of 10 and 2 classes share one trace."""
     chex.clear_trace_counter()
     counted = jax.jit(chex.assert_max_traces(serving.probabilities, n=1), static_argnames="model")
     for name in ("a", "c", "a"):

@@ -35,6 +35,14 @@ class ModelSpec:
             raise ValueError(
                 f"found backbone {self.backbone!r}; expected one of {sorted(BACKBONES)}."
             )
+        if not 0 < self.width <= 64:
+            raise ValueError(f"found width {self.width}; expected a channel multiplier up to 64.")
+        if isinstance(self.ranks, Mapping):
+            known = all(isinstance(rank, int) for rank in self.ranks.values())
+        else:
+            known = isinstance(self.ranks, int | float)
+        if not known:
+            raise TypeError(f"found ranks {self.ranks!r}; expected a share, or integers by name.")
 
     def build(self, num_classes: int, **runtime: Any) -> ResNet26:
         """Return the network; `runtime` holds dtype, axis_name and sync_norm."""

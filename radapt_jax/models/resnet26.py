@@ -189,7 +189,7 @@ def resnet26(
       axis_name: the mapped axis over which training splits a batch, if any.
       sync_norm: take batch statistics over all devices of `axis_name`.
       ranks: of low-rank and joint adapters: a share of the full rank, or ranks by convolution
-        ("stem", "stage1/block1/conv1", ...).
+        ("stem", "stage1/block1/conv1", ...); those that are not in it carry no adapter.
       folded_norms: norms after convolutions are folded into them but for a bias (radapt_jax.fold);
         evaluation only.
 
