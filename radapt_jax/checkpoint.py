@@ -59,6 +59,7 @@ class Shared:
 
     def card(self) -> dict[str, Any]:
         facts = dataclasses.asdict(dataclasses.replace(self, params={}))
+        del facts["params"]
         return {"format": FORMAT, **facts, "sha256": trees.fingerprint(self.params)}
 
 
