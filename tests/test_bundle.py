@@ -129,7 +129,7 @@ def test_facts_that_do_not_fit_are_refused(change, message, file, family, tmp_pa
         bundle.read(plain)
 
 
-ODD = [None, 5, "x", [], {}, float("nan"), 1e308]
+ODD = [None, "x", float("nan"), 1e308]
 
 
 def entries(card, path=()):
