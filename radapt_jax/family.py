@@ -236,8 +236,9 @@ class Family:
         found = np.zeros((len(images), classes), np.float32)
         for group in self._groups(set(domains)):
             rows = np.flatnonzero([name in group for name in domains])
-            padded = np.pad(rows, (0, (1 << (len(rows) - 1).bit_length()) - len(rows)), mode="edge")
-            padded = padded[: len(images)] if len(rows) == len(images) else padded
+            whole = len(rows) == len(images)
+            size = len(rows) if whole else 1 << (len(rows) - 1).bit_length()  # few sizes to compile
+            padded = np.pad(rows, (0, size - len(rows)), mode="edge")
             model, params, bank, means, stds = self._stacked(group)
             which = np.array([group.index(domains[row]) for row in padded])
             out = serving.predict_mixed(model, params, bank, which, images[padded], means, stds)
