@@ -10,11 +10,16 @@ SPLITS = ("train", "val", "test")
 
 
 class Example(NamedTuple):
-    """One image as it lies on disk: where (for messages), its label, and what `decode` takes."""
+    """One image as it lies on disk: where (for messages), its label, and what `decode` takes.
+
+    The label is -1 where it is not known, as of a challenge's test images, and `image_id` is the
+    number under which a challenge knows the image (-1: none).
+    """
 
     where: str
     label: int
     image: Any
+    image_id: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
