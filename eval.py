@@ -1,36 +1,68 @@
-"""Restore a family from disk and evaluate its domains.
+"""Restore families from disk and evaluate their domains.
 
 python eval.py --workdir runs/parallel
-python eval.py --workdir runs/parallel --domains cifar100 --split val
+python eval.py --workdir runs/parallel --domains cifar100 --split val --crops 10
+
+Runs on the Visual Decathlon also get the paper's table 1; several runs share one:
+
+python eval.py --workdir runs/decathlon/parallel,runs/decathlon/linear --format latex
+python eval.py --workdir runs/decathlon/parallel --submission results.json
+python eval.py --workdir runs/decathlon/parallel --split test --labels DIR
 """
+
+from typing import Any
 
 from absl import flags
 
-from radapt_jax import report, startup
+from radapt_jax import challenge, startup
+from radapt_jax.decathlon_table import run_tables
 from radapt_jax.evaluate import evaluate_family
 from radapt_jax.family import Family
 from radapt_jax.settings import DTYPES, names
+from radapt_jax.tables import STYLES
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "a finished run", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "finished runs, comma-separated", required=True)
 _DOMAINS = flags.DEFINE_string("domains", "", "comma-separated; default: all")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "images to evaluate on")
+_CROPS = flags.DEFINE_enum("crops", "1", ["1", "5", "10"], "views of an image, averaged")
+_LABELS = flags.DEFINE_string("labels", None, "folder of <domain>_test.json: score test images")
+_SUBMISSION = flags.DEFINE_string("submission", None, "write the decathlon's answers to this file")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the images are now, if they moved")
 _CACHE = flags.DEFINE_string("cache", "~/.cache/radapt_jax", "decoded images")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images a step", lower_bound=1)
 _DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "of the computation")
-_MARKDOWN = flags.DEFINE_bool("markdown", False, "print the table in Markdown")
+_FORMAT = flags.DEFINE_enum("format", "text", list(STYLES), "of the tables")
+_PUBLISHED = flags.DEFINE_bool("published", False, "put all published results into table 1")
 
 
 def main(_: list[str]) -> None:
-    rows = evaluate_family(
-        Family.load(_WORKDIR.value, names(_DOMAINS.value) or None),
-        split=_SPLIT.value,
-        cache_dir=_CACHE.value,
-        data_dir=_DATA_DIR.value,
-        batch_size=_BATCH_SIZE.value,
-        dtype=DTYPES[_DTYPE.value],
-    )
-    print(report.markdown(rows) if _MARKDOWN.value else report.text(rows))
+    options: dict[str, Any] = {
+        "cache_dir": _CACHE.value,
+        "data_dir": _DATA_DIR.value,
+        "batch_size": _BATCH_SIZE.value,
+        "dtype": DTYPES[_DTYPE.value],
+        "crops": int(_CROPS.value),
+    }
+    workdirs, domains = names(_WORKDIR.value), names(_DOMAINS.value)
+    if _LABELS.value and _SPLIT.value != "test":
+        raise ValueError(f"--labels are of test images; found --split {_SPLIT.value}.")
+    if _SUBMISSION.value and len(workdirs) > 1:
+        raise ValueError(f"a submission is of one run; found {len(workdirs)} in --workdir.")
+    runs = {}
+    for workdir in workdirs:
+        family = Family.load(workdir)
+        if not (_LABELS.value or _SUBMISSION.value):
+            wanted = domains or None
+            runs[workdir] = evaluate_family(family, domains=wanted, split=_SPLIT.value, **options)
+            continue
+        answers = challenge.answers(family, domains, **options)
+        if _SUBMISSION.value:
+            challenge.write_submission(answers, _SUBMISSION.value)
+            print(f"{_SUBMISSION.value}: {sum(map(len, answers.values())):,} images.")
+        if _LABELS.value:
+            runs[workdir] = challenge.score_answers(family, answers, _LABELS.value)
+    if runs:
+        print(run_tables(runs, _FORMAT.value, all_published=_PUBLISHED.value))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from radapt_jax import report, startup
+from radapt_jax.failures import DomainsFailed
 from radapt_jax.loop import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a recipe: configs/NAME.py")
@@ -18,8 +19,12 @@ flags.mark_flag_as_required("config")
 
 
 def main(_: list[str]) -> None:
-    rows = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-    print(report.text(rows))
+    try:
+        rows = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    except DomainsFailed as failed:
+        print(report.table(failed.rows))
+        raise
+    print(report.table(rows))
     print(f"Written to {_WORKDIR.value}: results.md, results.json, results.png.")
 
 

@@ -12,6 +12,8 @@ def get_config() -> config_dict.ConfigDict:
     config.domains = ""  # comma-separated; each is trained in turn
     config.init_from = ""  # a finished run, for its shared weights; "": start at random
     config.start = "backbone"  # a domain's first weights: "backbone" (init_from's) or "random"
+    config.train_fraction = 1.0  # of each class's training images, for transfer curves
+    config.images_per_class = 0  # the most that are used; 0: no limit
     config.source_adapter = config_dict.placeholder(str)  # kind init_from must have; None: any
     config.seed = 0
 
@@ -39,15 +41,18 @@ def get_config() -> config_dict.ConfigDict:
     )
 
     config.data = config_dict.ConfigDict()
-    config.data.source = "folder"  # "folder", "tfds" or "embedded"
+    config.data.source = "folder"  # "folder", "tfds", "decathlon" or "embedded"
     config.data.dir = "data"  # holds <domain>/<split>/<class>/<image>, or tfds datasets
     config.data.cache = "~/.cache/radapt_jax"  # decoded images
     config.data.resize = 72  # shorter side of the decoded image, pixels
     config.data.size = 64  # side of the square the network sees, pixels; a multiple of 8
     config.data.squash = False  # resize to a square, whatever the aspect ratio
     config.data.val_fraction = 0.1  # of train, where a domain has no validation split
-    # By domain: source, dir, dataset, size, resize, squash, val, val_fraction, mean, std, crop,
-    # flip, adapter_decay. For instance config.options.svhn = {"flip": False}.
+    config.data.train_on = "train"  # or "train+val": no validation images are left then
+    config.data.max_unreadable = 0.001  # share of a split's images that may be left out
+    config.data.on_device = False  # keep decoded images in the device's memory
+    # By domain: source, dir, dataset, size, resize, squash, val, val_fraction, train_on, mean,
+    # std, crop, flip, adapter_decay. For instance config.options.svhn = {"flip": False}.
     config.options = config_dict.ConfigDict()
 
     config.train = config_dict.ConfigDict()

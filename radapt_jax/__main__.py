@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from radapt_jax import bundle, checkpoint
+from radapt_jax.domains import DECATHLON
 from radapt_jax.family import Family
 
 
@@ -83,6 +84,16 @@ def predict(arguments: argparse.Namespace) -> None:
         print(f"{path}\t{classes[best]}\t{probabilities[best]:.3f}")
 
 
+def decathlon(arguments: argparse.Namespace) -> None:
+    from radapt_jax.data.decathlon import prepare_decathlon  # tensorflow-datasets loads slowly
+
+    domains = arguments.domains.split(",") if arguments.domains else list(DECATHLON)
+    prepare_decathlon(
+        arguments.archives, arguments.data_dir, domains=domains, mirror=arguments.mirror
+    )
+    print(f"{arguments.data_dir}: {', '.join(domains)}")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser; every command names the function that runs it."""
     top = argparse.ArgumentParser("python -m radapt_jax", description=__doc__)
@@ -108,6 +119,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("workdirs", nargs="+", help="runs on the same shared weights")
     one = command(predict, "classify image files", "workdir", "domain")
     one.add_argument("images", nargs="+")
+    summary = "prepare the Visual Decathlon from its official archives"
+    one = command(decathlon, summary, "archives", "data_dir")
+    one.add_argument("--domains", help="comma-separated; all ten if not given")
+    one.add_argument("--mirror", help="URL of a folder from which missing archives are fetched")
     return top
 
 

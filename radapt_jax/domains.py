@@ -211,7 +211,13 @@ def decathlon_name(name: str) -> str | None:
     return spelled if spelled in DECATHLON else None
 
 
-def known_options(name: str) -> dict[str, Any]:
-    """Return crop, flip and adapter decay of a decathlon domain, or {} for any other name."""
+def known_options(name: str, *, statistics: bool = False) -> dict[str, Any]:
+    """Return crop, flip and adapter decay of a decathlon domain, or {} for any other name.
+
+    With `statistics`, mean and std too: they are those of the challenge's own images.
+    """
     known = decathlon_name(name)
-    return DECATHLON[known].options() if known else {}
+    if known is None:
+        return {}
+    facts = DECATHLON[known]
+    return {**facts.options(), **({"mean": facts.mean, "std": facts.std} if statistics else {})}

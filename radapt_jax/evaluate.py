@@ -6,15 +6,17 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from radapt_jax.data import batches
 from radapt_jax.data.cache import Split
 from radapt_jax.data.loading import DataSpec, load_one_split
 from radapt_jax.data.sources import Source
+from radapt_jax.domains import Domain, decathlon_name
 from radapt_jax.family import Family
 from radapt_jax.member import Member
 from radapt_jax.steps import make_eval_step
@@ -26,7 +28,9 @@ log = logging.getLogger(__name__)
 class Row:
     """One line of the final table.
 
-    `images` counts the training images, `count` those evaluated; `top1` (percent) is None where
+    `challenge` is the name of the Visual Decathlon for a domain with its images, or None. `images`
+    counts the training images, which are of the splits `trained_on`, and `count` those
+    evaluated, on `split`; `top1` (percent) is None where
     the images are not there. `ratio` is over the backbone's parameters, heads apart, and `basis`
     that of the β that the family's jointly compressed domains share. `source` marks the domain
     that brings the shared weights.
@@ -43,25 +47,49 @@ class Row:
     ratio: float
     basis: float = 0.0
     source: bool = False
+    trained_on: str = "train"
+    challenge: str | None = None
 
 
-def evaluate(
-    eval_step: Callable[[Any, Any], Mapping[str, Any]],
+class Judged(NamedTuple):
+    """What a network says of the images of a split, in order: labels and losses (nats)."""
+
+    predicted: np.ndarray  # int32 (n,)
+    losses: np.ndarray  # float32 (n,)
+
+
+def judge(
+    eval_step: Callable[[Any, Any, Any], Mapping[str, Any]],
     variables: Mapping[str, Any],
-    split: Split,
+    pixels: Any,
+    domain: Domain,
     batch_size: int,
     devices: int,
-) -> dict[str, float]:
-    """Return mean "loss" (nats), "top1" (percent) and "count" over every image of a split."""
-    totals: dict[str, float] = {"loss": 0.0, "correct": 0.0, "count": 0.0}
-    for batch in batches.eval_batches(split, batch_size, devices):
-        for name, value in eval_step(variables, batch).items():
-            totals[name] += float(value)
-    count = totals["count"]
+    crops: int = 1,
+) -> Judged:
+    """Run a network over every image of a split.
+
+    Args:
+      eval_step: of `steps.make_eval_step`.
+      pixels: `batches.HostPixels` or `resident.DevicePixels`.
+      crops: views of an image whose probabilities are averaged; see `batches.eval_views`.
+    """
+    found: list[tuple[int, Mapping[str, Any]]] = []
+    for real, batch in batches.eval_batches(pixels, domain, batch_size, devices, crops):
+        found.append((real, eval_step(variables, batch, pixels.resident)))
+    columns = {
+        name: np.concatenate([np.asarray(it[name]).reshape(-1)[:real] for real, it in found])
+        for name in ("predicted", "loss")
+    }
+    return Judged(columns["predicted"], columns["loss"])
+
+
+def evaluate(judged: Judged, labels: np.ndarray) -> dict[str, float]:
+    """Return mean "loss" (nats), "top1" (percent) and "count" of images with known labels."""
     return {
-        "loss": totals["loss"] / count,
-        "top1": 100 * totals["correct"] / count,
-        "count": count,
+        "loss": float(judged.losses.mean(dtype=np.float64)),
+        "top1": 100 * float((judged.predicted == labels).mean()),
+        "count": float(len(labels)),
     }
 
 
@@ -74,14 +102,17 @@ def evaluate_family(
     data_dir: str | None = None,
     batch_size: int = 256,
     dtype: Any = jnp.float32,
+    crops: int = 1,
 ) -> list[Row]:
     """Evaluate domains of a family (default: all whose images are known) on one split.
 
-    A domain without a test split is evaluated on val; the row says so. Among all domains, one
-    whose images are not there gets a row without top-1.
+    A domain without a labelled test split is evaluated on val; the row says so. Among all
+    domains, one whose images are not there gets a row without top-1.
 
     Args:
       data_dir: where the images are now, if they have moved.
+      crops: views of an image whose probabilities are averaged: 1 (the centre), 5 (and the
+        corners) or 10 (and mirrored, for domains that are).
 
     Raises:
       KeyError: no such domain.
@@ -95,48 +126,64 @@ def evaluate_family(
         if member.data is None and domains is None:
             continue
         try:
-            which, images = _images(member, split, cache_dir, data_dir)
-            result = evaluate_domain(family, name, images, batch_size, dtype)
+            spec, source = open_source(member, data_dir)
+            which, images = load_one_split(spec, source, split, cache_dir)
         except FileNotFoundError as error:
             if domains is not None:
                 raise
             log.warning("%s: not evaluated. %s", name, error)
-            which, result = "not here", {"count": 0, "top1": None}
-        rows.append(
-            Row(
-                domain=name,
-                method=member.method,
-                classes=member.domain.num_classes,
-                images=member.images.get("train", 0),
-                split=which,
-                count=int(result["count"] or 0),
-                top1=result["top1"],
-                parameters=family.parameters(name),
-                ratio=family.ratio(name),
-                basis=family.basis_parameters() / family.backbone_parameters(),
-                source=name == family.shared.source,
-            )
-        )
+            rows.append(row_of(family, name, "not here", 0, None))
+            continue
+        judged = judge_domain(family, name, images, batch_size, dtype, crops)
+        found = evaluate(judged, images.targets)
+        shown = which if crops == 1 else f"{which}, {crops} crops"
+        rows.append(row_of(family, name, shown, len(images), found["top1"]))
     return rows
 
 
-def evaluate_domain(
-    family: Family, name: str, images: Split, batch_size: int = 256, dtype: Any = jnp.float32
-) -> dict[str, Any]:
-    """Return loss, top-1 and count of one domain of a family on a split."""
+def row_of(family: Family, name: str, split: str, count: int, top1: float | None) -> Row:
+    """Return the line of one domain, given how many images of `split` were how well predicted."""
+    member = family[name]
+    return Row(
+        domain=name,
+        method=member.method,
+        classes=member.domain.num_classes,
+        images=member.images.get("train", 0),
+        split=split,
+        count=count,
+        top1=top1,
+        parameters=family.parameters(name),
+        ratio=family.ratio(name),
+        basis=family.basis_parameters() / family.backbone_parameters(),
+        source=name == family.shared.source,
+        trained_on=member.data.train_on if member.data else "train",
+        challenge=challenge_name(member),
+    )
+
+
+def challenge_name(member: Member) -> str | None:
+    """Return the Visual Decathlon's name of a domain, if its images are the challenge's."""
+    if member.data is None or member.data.source != "decathlon":
+        return None
+    return decathlon_name(member.data.dataset or member.data.name)
+
+
+def judge_domain(
+    family: Family,
+    name: str,
+    images: Split,
+    batch_size: int = 256,
+    dtype: Any = jnp.float32,
+    crops: int = 1,
+) -> Judged:
+    """Return what one domain of a family says of the images of a split."""
     devices = jax.local_devices()
     batch_size = -(-batch_size // len(devices)) * len(devices)
     member = family[name]
     step = make_eval_step(member.spec, member.domain, devices=devices, dtype=dtype)
-    return evaluate(step, family.variables(name), images, batch_size, len(devices))
-
-
-def _images(
-    member: Member, split: str, cache_dir: str | Path, data_dir: str | None
-) -> tuple[str, Split]:
-    """Return which split of a domain is there to be evaluated, and its images."""
-    spec, source = open_source(member, data_dir)
-    return load_one_split(spec, source, split, cache_dir)
+    pixels = batches.HostPixels(images, member.domain.size)
+    variables = family.variables(name)
+    return judge(step, variables, pixels, member.domain, batch_size, len(devices), crops)
 
 
 def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, Source]:

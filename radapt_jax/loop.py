@@ -14,6 +14,7 @@ from radapt_jax import checkpoint, compress, compression, optim, report, setting
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.loading import DomainData, load_domain, load_splits
 from radapt_jax.evaluate import Row, evaluate_family, open_source
+from radapt_jax.failures import Failures
 from radapt_jax.family import Family
 from radapt_jax.member import Member
 from radapt_jax.models.initial import initial_variables
@@ -26,7 +27,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     """Train the config's domains one after another, then evaluate the family on its test splits.
 
     Started again with the same workdir, it skips finished domains and goes on with the one it was
-    stopped in, from its latest checkpoint.
+    stopped in, from its latest checkpoint. Of several domains, one that fails does not stop the
+    others: the family is evaluated without it, and the error comes last.
 
     Args:
       config: see configs/base.py.
@@ -39,30 +41,36 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
       ValueError: a config value, a domain's images, or a workdir of another run.
       FileNotFoundError: `init_from` or a domain's images are not there.
       FloatingPointError: the loss is NaN or infinite.
+      DomainsFailed: some of several domains could not be trained; the others were.
     """
     workdir = Path(workdir).absolute()
     settings.check(config, jax.local_device_count())
     settings.check_same(config, workdir)
     family = _open_family(config, workdir)
     compressed, names = _compressed(config, workdir) if config.compress.kind else (None, ())
-    jobs: list[Callable[[Family | None], Job]] = []
-    for name in names or settings.names(config.domains):  # all images are sought before training
+    wanted = names or settings.names(config.domains)
+    founds = family is None and compressed is None  # the first domain's filters are to be shared
+    failures = Failures(wanted, essential=wanted[0] if founds else None)
+    jobs: dict[str, Callable[[Family | None], Job]] = {}
+    for name in wanted:  # all images are sought before training
         if _is_finished(config, family, name):
             log.info("%s: finished before, kept.", name)
-        elif compressed is not None:
-            jobs.append(_compressed_job(config, compressed, name))
-        else:
-            jobs.append(_job(config, name))
+            continue
+        with failures.of(name):
+            job = _compressed_job(config, compressed, name) if compressed else _job(config, name)
+            jobs[name] = job
     settings.remember(config, workdir)
     if compressed is not None:
         family = family or _begin_compressed(config, compressed, names, workdir)
     elif family is not None and not (workdir / "shared").is_dir():
         family.save(workdir)
-    for job in jobs:
-        family = _train_and_add(config, family, job(family), workdir)
-    assert family is not None, "settings.check wants at least one domain"
+    for name, job in jobs.items():
+        with failures.of(name):
+            family = _train_and_add(config, family, job(family), workdir)
+    assert family is not None, "a run has ended if the domain failed that founds the family"
     rows = _evaluate(config, family)
     report.write(rows, workdir)
+    failures.tell(rows)
     return rows
 
 
@@ -126,10 +134,9 @@ def _is_finished(config: ConfigDict, family: Family | None, name: str) -> bool:
 
 def _job(config: ConfigDict, name: str) -> Callable[[Family | None], Job]:
     """Open a domain's images; return what makes a job of it once the family is there."""
-    keys = ("source", "dir", "size", "resize", "squash", "val_fraction")
     data = load_domain(
         name,
-        {key: config.data[key] for key in keys},
+        settings.data_defaults(config),
         settings.domain_options(config, name),
         config.data.cache,
     )
@@ -204,7 +211,7 @@ def _begin_compressed(
     compressed.save(workdir / "compressed")
     rows = _evaluate(config, compressed)
     report.write(rows, workdir / "compressed")
-    log.info("before fine-tuning:\n%s", report.text(rows))
+    log.info("before fine-tuning:\n%s", report.table(rows))
     if compressed.shared.ranks:
         alphas = compression.alphas_of(Family.load(config.init_from), names)
         spectra = compress.spectra(list(alphas.values()))

@@ -1,4 +1,4 @@
-"""Loss and accuracy over batches in which some rows may be padding."""
+"""The loss."""
 
 from __future__ import annotations
 
@@ -13,15 +13,3 @@ def cross_entropy(
     """Softmax cross-entropy of each row, in nats, with label smoothing in [0, 1)."""
     targets = optax.smooth_labels(jnp.eye(logits.shape[-1], dtype=logits.dtype)[labels], smoothing)
     return optax.softmax_cross_entropy(logits, targets)
-
-
-def sums(
-    logits: Float[Array, "b k"], labels: Int[Array, " b"], mask: Float[Array, " b"]
-) -> dict[str, Float[Array, ""]]:
-    """Return the sums of loss, correct answers (top-1) and rows, over the rows with mask 1."""
-    correct = (logits.argmax(-1) == labels).astype(mask.dtype)
-    return {
-        "loss": (cross_entropy(logits, labels) * mask).sum(),
-        "correct": (correct * mask).sum(),
-        "count": mask.sum(),
-    }

@@ -9,22 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from radapt_jax import compress, logs
+from radapt_jax import compress, logs, tables
 from radapt_jax.compress import Spectrum
 from radapt_jax.evaluate import Row
 
-HEADER = ("domain", "method", "classes", "images", "evaluated on", "top-1 %", "parameters", "ratio")
+HEADER = (
+    *("domain", "method", "classes", "trained on", "evaluated on"),
+    *("top-1 %", "parameters", "ratio"),
+)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row, thousands: str = ",") -> tuple[str, ...]:
     return (
         row.domain,
         row.method,
-        f"{row.classes:,}",
-        f"{row.images:,}",
-        f"{row.split} ({row.count:,})",
+        f"{row.classes:{thousands}}",
+        f"{row.trained_on} ({row.images:{thousands}})",
+        f"{row.split} ({row.count:{thousands}})",
         "-" if row.top1 is None else f"{row.top1:.2f}",
-        f"{row.parameters:,}",
+        f"{row.parameters:{thousands}}",
         f"{row.ratio:.3f}",
     )
 
@@ -37,33 +40,20 @@ def _total(rows: Sequence[Row]) -> str:
     return f"{len(rows)} domains: {what if any(row.source for row in rows) else 'they add ' + what}"
 
 
-def text(rows: Sequence[Row]) -> str:
-    """Return the table for a terminal, and what all its domains cost together."""
-    lines = [HEADER, *map(_cells, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    left = (0, 1, 4)
-    formatted = [
-        "  ".join(
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    rule = "-" * max(map(len, formatted))
-    return "\n".join([formatted[0], rule, *formatted[1:], rule, _total(rows)])
+def table(rows: Sequence[Row], style: str = "text") -> str:
+    """Return the table of all domains, and under it what they cost together.
 
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Return the table in Markdown."""
-    lines = [HEADER, ("---",) * len(HEADER), *map(_cells, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{_total(rows)}\n"
+    `style` is one of `tables.STYLES`; CSV has no last line, and no commas in its numbers.
+    """
+    lines = [_cells(row, "" if style == "csv" else ",") for row in rows]
+    return tables.render(HEADER, lines, style, left=(0, 1, 3, 4), notes=[_total(rows)])
 
 
 def write(rows: Sequence[Row], workdir: Path) -> Path:
     """Write results.json, results.md and results.png; return the picture's path."""
     facts = [dataclasses.asdict(row) for row in rows]
     (workdir / "results.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (workdir / "results.md").write_text(markdown(rows))
+    (workdir / "results.md").write_text(table(rows, "markdown") + "\n")
     return plot(rows, workdir)
 
 

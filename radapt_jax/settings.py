@@ -16,7 +16,7 @@ from radapt_jax.models import ModelSpec
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change when a workdir is used again: more domains, and how the run is watched.
-FREE = ("domains", "data.cache", "data.dir", "train.log_every")
+FREE = ("domains", "data.cache", "data.dir", "data.on_device", "train.log_every")
 
 
 def names(listed: str) -> tuple[str, ...]:
@@ -117,6 +117,18 @@ def schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
         drop_by=entries.drop_by,
         warmup=entries.warmup,
     )
+
+
+def data_defaults(config: ConfigDict) -> dict[str, Any]:
+    """Return the fields of a `DataSpec` that hold for every domain."""
+    keys = ("source", "dir", "size", "resize", "squash")
+    more = ("val_fraction", "train_on", "max_unreadable")
+    return {
+        **{key: config.data[key] for key in (*keys, *more)},
+        "train_fraction": config.train_fraction,
+        "images_per_class": config.images_per_class,
+        "subset": config.seed,
+    }
 
 
 def domain_options(config: ConfigDict, name: str) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-USER_ERRORS = (ValueError, KeyError, FileNotFoundError, FloatingPointError)
+from radapt_jax.failures import DomainsFailed
+
+USER_ERRORS = (ValueError, KeyError, FileNotFoundError, FloatingPointError, DomainsFailed)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -129,21 +129,19 @@ def make_train_step(
     smoothing: float = 0.0,
     sync_norm: bool = False,
     dtype: Any = jnp.float32,
-) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
-    """Return the compiled `step(state, batch) -> (state, metrics)`; the state is donated.
+) -> Callable[[State, Batch, Any], tuple[State, dict[str, Array]]]:
+    """Return the compiled `step -> (state, metrics)`; the state is donated.
 
-    `batch` is `batches.train_batch`'s: uint8 images, augmented on the device from `seed` and the
-    state's step. Metrics are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over
-    all devices. With synchronised norms, the result does not depend on the number of devices.
+    It is called as `step(state, batch, resident)`: `batch` is `batches.train_batch`'s, `resident`
+    the pixels on the devices, or None. Dropout draws from `seed` and the state's step. Metrics are
+    the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With synchronised
+    norms, the result does not depend on the number of devices.
     """
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
 
-    def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
+    def step(state: State, batch: Batch, resident: Any) -> tuple[State, dict[str, Array]]:
+        images = augment.network_input(batch, resident, domain)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        crop_key, dropout_key = jax.random.split(key)
-        images = augment.train_images(
-            crop_key, batch["image"], batch["extent"], batch["position"], domain
-        )
         return update(
             model,
             optimizer,
@@ -151,7 +149,7 @@ def make_train_step(
             state,
             images,
             batch["label"],
-            key=dropout_key,
+            key=key,
             smoothing=smoothing,
             axis_name=AXIS,
         )
@@ -159,7 +157,7 @@ def make_train_step(
     return jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, 0, None),
         out_axes=(None, None),
         donate_argnums=0,
         devices=list(devices),
@@ -167,17 +165,31 @@ def make_train_step(
 
 
 def make_eval_step(
-    spec: ModelSpec, domain: Domain, *, devices: Sequence[jax.Device], dtype: Any = jnp.float32
-) -> Callable[[Mapping[str, Any], Batch], dict[str, Array]]:
-    """Return the compiled `step(variables, batch) -> sums` of loss, correct and count.
+    spec: ModelSpec,
+    domain: Domain,
+    *,
+    devices: Sequence[jax.Device],
+    dtype: Any = jnp.float32,
+) -> Callable[[Mapping[str, Any], Batch, Any], dict[str, Array]]:
+    """Return the compiled `step(variables, batch, resident)` of evaluation.
 
-    `batch` is one of `batches.eval_batches`; rows whose mask is 0 count for nothing.
+    It returns "predicted" labels and "loss" (nats) of each image, (devices, b / devices). `batch`
+    is one of `batches.eval_batches`; probabilities are averaged over the views of an image.
     """
     model = spec.build(domain.num_classes, dtype=dtype)
 
-    def step(variables: Mapping[str, Any], batch: Batch) -> dict[str, Array]:
-        images = augment.eval_images(batch["image"], batch["extent"], domain)
+    def step(variables: Mapping[str, Any], batch: Batch, resident: Any) -> dict[str, Array]:
+        images = augment.network_input(batch, resident, domain)
         logits: Any = model.apply(variables, images, train=False)
-        return jax.lax.psum(metrics.sums(logits, batch["label"], batch["mask"]), AXIS)
+        labels = batch["label"]
+        by_view = logits.reshape(len(labels), -1, domain.num_classes)
+        if by_view.shape[1] == 1:
+            joined = by_view[:, 0]
+        else:
+            joined = jax.nn.logsumexp(jax.nn.log_softmax(by_view), axis=1)
+        predicted = joined.argmax(-1).astype(jnp.int32)
+        return {"predicted": predicted, "loss": metrics.cross_entropy(joined, labels)}
 
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=list(devices))
+    return jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=0, devices=list(devices)
+    )

@@ -19,7 +19,8 @@ from radapt_jax import optim, settings, trees
 from radapt_jax.checkpoint import TrainingCheckpoints
 from radapt_jax.data import batches
 from radapt_jax.data.loading import DomainData
-from radapt_jax.evaluate import evaluate
+from radapt_jax.data.resident import DevicePixels
+from radapt_jax.evaluate import evaluate, judge
 from radapt_jax.logs import RunLog
 from radapt_jax.models import ModelSpec
 from radapt_jax.steps import State, make_eval_step, make_train_step, replicate
@@ -103,13 +104,20 @@ def train_domain(
         dtype=dtype,
     )
     eval_step = make_eval_step(spec, domain, devices=devices, dtype=dtype)
-    images, val = data.splits["train"], data.splits.get("val")
+    pixels = {
+        name: DevicePixels(data.splits[name], lambda tree: replicate(tree, devices), devices)
+        if config.data.on_device
+        else batches.HostPixels(data.splits[name], domain.size)
+        for name in ("train", "val")
+        if name in data.splits
+    }
+    images, val = pixels["train"], pixels.get("val")
     log.info(
         "%s: %s, %d classes, %d training images, %d steps, decay %s",
         domain.name,
         config.method,
         domain.num_classes,
-        len(images),
+        len(data.splits["train"]),
         plan.total,
         plan.decay,
     )
@@ -126,9 +134,9 @@ def train_domain(
             meter = Meter()
             for step in range(start, plan.total):
                 batch = batches.train_batch(
-                    images, train.batch_size, config.seed, step, len(devices)
+                    images, domain, train.batch_size, config.seed, step, len(devices)
                 )
-                state, measured = train_step(state, batch)
+                state, measured = train_step(state, batch, images.resident)
                 meter.add(measured, train.batch_size)
                 run_log.advance()
                 done = step + 1
@@ -141,9 +149,10 @@ def train_domain(
                 if done in plan.stops:
                     top1 = 0.0
                     if val is not None:
-                        found = evaluate(
-                            eval_step, state.variables, val, train.batch_size, len(devices)
+                        judged = judge(
+                            eval_step, state.variables, val, domain, train.batch_size, len(devices)
                         )
+                        found = evaluate(judged, val.split.targets)
                         top1 = found["top1"]
                         run_log.write(done, epoch, "val", loss=found["loss"], top1=top1)
                     checkpoints.save(done, state, top1)

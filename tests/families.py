@@ -6,6 +6,13 @@ import numpy as np
 
 from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
 
+
+def whole(split, positions=None):
+    """Return images of one shape, uint8 (n, h, w, 3), whole; all of a split if not told which."""
+    positions = range(len(split)) if positions is None else positions
+    return np.stack([split.image(position) for position in positions])
+
+
 KINDS = ("none", "parallel", "series", "low_rank")
 
 

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from families import empty_family, member_of, of_classes
+from families import empty_family, member_of, of_classes, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +36,7 @@ def dense(digits, faces):
 
 @pytest.fixture(scope="module")
 def pixels(digits):
-    return digits.splits["test"].gather(np.arange(6))[0]
+    return whole(digits.splits["test"], range(6))
 
 
 def logits(family, name, images):

@@ -50,6 +50,7 @@ def test_decathlon_facts_are_those_of_the_facts_file():
         theirs = facts["domains"][name]
         assert dataclasses.asdict(ours) == {
             "num_classes": theirs["num_classes"],
+            "category_base": theirs["category_id_of_label_0"],
             "mean": tuple(theirs["mean"]),
             "std": tuple(theirs["std"]),
             "adapter_decay": theirs["adapter_weight_decay"],

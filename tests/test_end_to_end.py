@@ -183,8 +183,8 @@ def test_a_table_without_the_sources_images(pretrained, cache_dir, tmp_path, mon
     config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
     rows = loop.train_and_evaluate(config, tmp_path)
     assert [row.top1 is None for row in rows] == [True, False]
-    assert "not here (0)" in report.text(rows)
-    assert "they add 0." in report.text(rows[1:])
+    assert "not here (0)" in report.table(rows)
+    assert "they add 0." in report.table(rows[1:])
 
 
 @pytest.mark.xdist_group("end")

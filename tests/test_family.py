@@ -4,14 +4,14 @@ import dataclasses
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import of_classes
+from families import of_classes, whole
 from PIL import Image
 
 from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
-from radapt_jax.data import augment
+from radapt_jax.data import batches
+from radapt_jax.data.embedded import open_embedded
 from radapt_jax.serving import predict
 
 
@@ -39,7 +39,7 @@ def family(digits, faces):
 
 @pytest.fixture(scope="module")
 def pixels(digits):
-    return digits.splits["test"].gather(np.arange(6))[0]
+    return whole(digits.splits["test"], range(6))
 
 
 @pytest.mark.parametrize("domain", ["digits", "letters", "faces", "own"])
@@ -117,11 +117,11 @@ def test_preprocess_is_evaluation(family, faces, surface_images, tmp_path):
     assert family.preprocess(raw[0], domain="faces").shape == (1, 16, 16, 3)
     np.testing.assert_array_equal(family.preprocess(raw, domain="faces"), found)
     np.testing.assert_array_equal(family.preprocess(str(images[2]), domain="faces"), found[2:])
-    whole = np.stack([np.asarray(Image.fromarray(image).resize((20, 20), 3)) for image in raw])
-    seen = augment.eval_images(jnp.asarray(whole), jnp.full((3, 2), 20), faces.domain)
-    facts = faces.domain
-    normalised = (found / 255 - np.array(facts.mean)) / np.array(facts.std)
-    np.testing.assert_allclose(seen, normalised, atol=1e-5)
+    stored = [example.image for example in open_embedded("faces").splits["test"]()]
+    split = faces.splits["test"]
+    views = batches.eval_views(split, faces.domain, np.arange(len(split)))
+    seen = batches.HostPixels(split, 16).cut(views)["image"]
+    np.testing.assert_array_equal(family.preprocess(stored, domain="faces"), seen)
     with pytest.raises(FileNotFoundError):
         family.preprocess(tmp_path / "none.png", domain="faces")
 

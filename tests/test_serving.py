@@ -8,7 +8,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from families import KINDS, empty_family, member_of, of_classes
+from families import KINDS, empty_family, member_of, of_classes, whole
 
 from radapt_jax import fold, serving, trees
 from radapt_jax.compression import compress_family, rank_rule
@@ -16,7 +16,7 @@ from radapt_jax.compression import compress_family, rank_rule
 
 @pytest.fixture(scope="module")
 def pixels(digits):
-    return digits.splits["test"].gather(np.arange(12))[0]
+    return whole(digits.splits["test"], range(12))
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import whole
 
 from radapt_jax import ModelSpec, initial_variables, optim, trees
 from radapt_jax.data import batches
-from radapt_jax.evaluate import evaluate
-from radapt_jax.steps import State, make_eval_step, make_train_step
+from radapt_jax.data.resident import DevicePixels
+from radapt_jax.evaluate import evaluate, judge
+from radapt_jax.steps import State, make_eval_step, make_train_step, replicate
 
 ADAPT = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 BATCH = 32
@@ -29,7 +31,13 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def train(data, spec, decay, devices, steps=3, start=None, after=lambda step: None, **options):
+def nothing(step):
+    """Do nothing after a step."""
+
+
+def train(
+    data, spec, decay, devices, steps=3, start=None, after=nothing, on_device=False, **options
+):
     """Train a few steps from the same start; return first and last variables, and losses."""
     start = start or initial_variables(spec, data.domain.num_classes, seed=0)
     labels = optim.labels({key: start[key] for key in ("params", "adapters")}, decay)
@@ -37,10 +45,13 @@ def train(data, spec, decay, devices, steps=3, start=None, after=lambda step: No
     devices = jax.devices()[:devices]
     state = State.create(start, optimizer, devices)
     step = make_train_step(spec, data.domain, optimizer, labels, devices=devices, **options)
+    pixels = batches.HostPixels(data.splits["train"], data.domain.size)
+    if on_device:
+        pixels = DevicePixels(data.splits["train"], lambda it: replicate(it, devices), devices)
     losses = []
     for index in range(steps):
-        batch = batches.train_batch(data.splits["train"], BATCH, 0, index, len(devices))
-        state, measured = step(state, batch)
+        batch = batches.train_batch(pixels, data.domain, BATCH, 0, index, len(devices))
+        state, measured = step(state, batch, pixels.resident)
         losses.append(float(measured["loss"]))
         after(index)
     return start, trees.to_numpy(state.variables), losses
@@ -127,23 +138,74 @@ def test_state_does_not_delete_what_it_was_made_from(digits):
     devices = jax.devices()[:1]
     state = State.create(start, optimizer, devices)
     step = make_train_step(spec, digits.domain, optimizer, labels, devices=devices)
-    step(state, batches.train_batch(digits.splits["train"], BATCH, 0, 0, 1))
+    pixels = batches.HostPixels(digits.splits["train"], 16)
+    step(state, batches.train_batch(pixels, digits.domain, BATCH, 0, 0, 1), None)
     chex.assert_trees_all_equal(start, initial_variables(spec, 10, seed=0))
     with pytest.raises(RuntimeError, match="deleted"):
         np.asarray(state.adapters["head"]["bias"])  # donated
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_images_on_the_device_give_the_same_bits(devices, faces):
+    """Random crops, flips and all: the same batches, and the same weights after three steps."""
+    spec = ModelSpec(width=0.125, adapter="parallel")
+    runs = [
+        train(faces, spec, ADAPT, devices=devices, on_device=on_device)
+        for on_device in (False, True)
+    ]
+    assert runs[0][2] == runs[1][2]
+    chex.assert_trees_all_equal(runs[0][1], runs[1][1])
+
+
+def eval_of(data, spec, devices, crops=1, on_device=False):
+    """Return variables, and what they say of all test images in batches of 64."""
+    variables = initial_variables(spec, data.domain.num_classes, seed=0)
+    split, devices = data.splits["test"], jax.devices()[:devices]
+    step = make_eval_step(spec, data.domain, devices=devices)
+    pixels = batches.HostPixels(split, data.domain.size)
+    if on_device:
+        pixels = DevicePixels(split, lambda it: replicate(it, devices), devices)
+    return variables, judge(step, variables, pixels, data.domain, 64, len(devices), crops)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_evaluation_counts_every_image(devices, digits):
     """500 test images in batches of 64: the last one is padded, and padding counts for nothing."""
     spec = ModelSpec(width=0.125, adapter="parallel")
-    variables = initial_variables(spec, 10, seed=0)
+    variables, judged = eval_of(digits, spec, devices)
     split = digits.splits["test"]
-    step = make_eval_step(spec, digits.domain, devices=jax.devices()[:devices])
-    found = evaluate(step, variables, split, 64, devices)
-    images, _ = split.gather(np.arange(len(split)))
-    normalised = (images / 255 - np.array(digits.domain.mean)) / np.array(digits.domain.std)
+    found = evaluate(judged, split.targets)
+    normalised = (whole(split) / 255 - np.array(digits.domain.mean)) / np.array(digits.domain.std)
     logits = spec.build(10).apply(variables, normalised.astype(np.float32), train=False)
     expected = 100 * float((np.argmax(logits, -1) == split.targets).mean())
     assert found["count"] == 500
     assert found["top1"] == pytest.approx(expected, abs=0.21)  # at most one tie apart
+    chances = np.asarray(jax.nn.log_softmax(logits))[np.arange(500), split.targets]
+    assert found["loss"] == pytest.approx(-chances.mean(), abs=1e-4)
+
+
+def test_several_crops_are_averaged(faces):
+    """Ten crops: the mean of the probabilities of ten windows, half of them mirrored."""
+    spec = ModelSpec(width=0.125, adapter="parallel")
+    variables, judged = eval_of(faces, spec, 1, crops=10)
+    images = whole(faces.splits["test"])
+    corners = [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]
+    windows = [images[:, top : top + 16, left : left + 16] for top, left in corners]
+    windows += [window[:, :, ::-1] for window in windows]
+    model, mean, std = spec.build(2), np.array(faces.domain.mean), np.array(faces.domain.std)
+    chances = [
+        jax.nn.softmax(model.apply(variables, ((it / 255 - mean) / std), train=False))
+        for it in windows
+    ]
+    average = np.mean(chances, 0)
+    labels = faces.splits["test"].targets
+    expected = -np.log(average[np.arange(len(labels)), labels])
+    np.testing.assert_allclose(judged.losses, expected, atol=1e-4)
+    _, resident = eval_of(faces, spec, 1, crops=10, on_device=True)
+    np.testing.assert_array_equal(judged.losses, resident.losses)
+
+
+def test_images_that_do_not_fit_on_the_device(faces, monkeypatch):
+    monkeypatch.setattr("radapt_jax.data.resident.MOST", 1000)
+    with pytest.raises(ValueError, match=r"do not fit.*1,000.*on_device=False"):
+        DevicePixels(faces.splits["test"], lambda it: it, jax.devices()[:1])

@@ -1,12 +1,12 @@
-"""Crop, flip and normalise on the device, inside the compiled step."""
+"""Cut, mirror and normalise on the device, inside the compiled step."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from radapt_jax.domains import Domain
 
@@ -16,45 +16,36 @@ def normalise(images: UInt8[Array, "b h w 3"], mean: Any, std: Any) -> Float[Arr
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
-def eval_images(
-    images: UInt8[Array, "b H W 3"], extents: Int[Array, "b 2"], domain: Domain
+def network_input(
+    batch: Mapping[str, Array], resident: UInt32[Array, " n"] | None, domain: Domain
 ) -> Float[Array, "b s s 3"]:
-    """Return the normalised centre crop of each image, `domain.size` pixels square."""
-    crops = _crop(images, (extents - domain.size) // 2, domain.size)
-    return normalise(crops, jnp.array(domain.mean), jnp.array(domain.std))
+    """Return a batch as the network sees it.
 
-
-def train_images(
-    key: Array,
-    images: UInt8[Array, "b H W 3"],
-    extents: Int[Array, "b 2"],
-    positions: Int[Array, " b"],
-    domain: Domain,
-) -> Float[Array, "b s s 3"]:
-    """Return randomly cropped and flipped images, normalised.
-
-    Image i draws from `key` and `positions[i]`, its place in the global batch: what it becomes
-    depends neither on the other images nor on how many devices share the batch.
+    Args:
+      batch: "flip" and either "image", cut on the host, or "begin" and "stride", to be cut here
+        (see `batches.HostPixels` and `resident.DevicePixels`).
+      resident: the pixels of all images, where they are kept on the device.
     """
-    keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
-    draws = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
-    room = extents - domain.size
-    if domain.crop == "random":
-        starts = jnp.minimum(jnp.floor(draws[:, :2] * (room + 1)).astype(jnp.int32), room)
+    if resident is None:
+        images = batch["image"]
     else:
-        starts = room // 2
-    crops = _crop(images, starts, domain.size)
-    if domain.flip:
-        mirrored = draws[:, 2] < 0.5
-        crops = jnp.where(mirrored[:, None, None, None], crops[:, :, ::-1], crops)
-    return normalise(crops, jnp.array(domain.mean), jnp.array(domain.std))
+        images = cut(resident, batch["begin"], batch["stride"], domain.size)
+    flips = batch["flip"][:, None, None, None]
+    images = jnp.where(flips, images[:, :, ::-1], images)
+    return normalise(images, jnp.array(domain.mean), jnp.array(domain.std))
 
 
-def _crop(images: Array, starts: Array, size: int) -> Array:
-    if images.shape[1:3] == (size, size):
-        return images
+def cut(
+    resident: UInt32[Array, " n"], begins: Int[Array, " b"], strides: Int[Array, " b"], size: int
+) -> UInt8[Array, "b s s 3"]:
+    """Cut windows from pixels that lie one after another, a word each: red, green, blue, 0.
 
-    def cut(image: Array, start: Array) -> Array:
-        return jax.lax.dynamic_slice(image, (*start, jnp.zeros_like(start[0])), (size, size, 3))
-
-    return jax.vmap(cut)(images, starts)
+    Args:
+      begins: the pixel at the top left of each window.
+      strides: width in pixels of the image that it is in.
+    """
+    rows, columns = jnp.arange(size)[:, None], jnp.arange(size)
+    places = begins[:, None, None] + rows * strides[:, None, None] + columns
+    words = resident[places]
+    channels = [(words >> shift).astype(jnp.uint8) for shift in (0, 8, 16)]
+    return jnp.stack(channels, axis=-1)

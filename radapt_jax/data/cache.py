@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+import mmap
 from pathlib import Path
 
 import numpy as np
-import tqdm
 
-from radapt_jax.data.images import decode
-from radapt_jax.data.sources import Example, Source
+from radapt_jax.data.building import build, check_unreadable
+from radapt_jax.data.sources import Source
 
-FORMAT = 1
-CHUNK = 512  # images that are decoded ahead
+FORMAT = 2
+RESIDENT_LIMIT = 1 << 30  # bytes of a file that may be mapped into memory at a time
+AROUND = 1 << 16  # bytes that the kernel maps with a page that is read
 
 
-class Unlabelled(ValueError):
-    """A split whose labels are -1, as those of a challenge's test images."""
+class Pixels:
+    """The pixels of a cache, mapped into memory.
+
+    A large file does not fill the memory: pages that were read are given back after a while (they
+    stay in the kernel's cache of the file).
+    """
+
+    def __init__(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.values = np.frombuffer(self._map, np.uint8)
+        self._read = 0
+
+    def count(self, images: int, size: int) -> None:
+        """Take notice that `images` of `size` bytes each were read."""
+        self._read += images * (size + AROUND)
+        if self._read > RESIDENT_LIMIT and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._read = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,19 +45,23 @@ class Split:
     """Some of a split's decoded images, whole (not cropped), of one shape or of many.
 
     Args:
-      pixels: uint8, all images of the cache one after another.
-      offsets: where image i starts in `pixels`.
+      pixels: all images of the cache one after another.
+      offsets: int64 (n,), where image i starts in `pixels`.
       extents: int32 (n, 2), height and width of image i.
-      labels: int32 (n,).
+      labels: int32 (n,); -1 where they are not known.
+      ids: int64 (n,), the challenge's number of image i; -1 where it has none.
       sums: float64 (n, 2, 3), sum of pixels and of their squares, by image and channel.
+      unread: ids of the images of the split that could not be read.
       index: which of the n images belong to this split, in order.
     """
 
-    pixels: np.ndarray
+    pixels: Pixels
     offsets: np.ndarray
     extents: np.ndarray
     labels: np.ndarray
+    ids: np.ndarray
     sums: np.ndarray
+    unread: tuple[int, ...]
     index: np.ndarray
 
     def __len__(self) -> int:
@@ -59,30 +75,38 @@ class Split:
         """Labels of this split's images, int32 (len,)."""
         return self.labels[self.index]
 
-    @functools.cached_property
-    def canvas(self) -> tuple[int, int]:
-        """The height and width that hold every image of the cache."""
-        height, width = self.extents.max(0)
-        return int(height), int(width)
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels are known."""
+        return bool((self.targets >= 0).all())
 
-    @functools.cached_property
-    def _uniform(self) -> bool:
-        return bool((self.extents == self.canvas).all())
+    def image(self, position: int) -> np.ndarray:
+        """Return a whole image, uint8 (h, w, 3); a view of the file."""
+        which = self.index[position]
+        start, (height, width) = self.offsets[which], self.extents[which]
+        return self.pixels.values[start : start + height * width * 3].reshape(height, width, 3)
 
-    def gather(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return images, uint8 (b, H, W, 3) with H, W = `canvas`, and extents, int32 (b, 2).
+    def crops(self, positions: np.ndarray, starts: np.ndarray, size: int) -> np.ndarray:
+        """Return windows of images, uint8 (b, size, size, 3).
 
-        An image smaller than the canvas lies at its top left; the rest is zero.
+        Args:
+          positions: (b,), which image of the split.
+          starts: (b, 2), top and left of the window in it.
+          size: side of the window.
         """
         chosen = self.index[positions]
-        extents = self.extents[chosen]
-        height, width = self.canvas
-        if self._uniform:
-            return self.pixels.reshape(-1, height, width, 3)[chosen], extents
-        images = np.zeros((len(chosen), height, width, 3), np.uint8)
-        for row, (start, (h, w)) in enumerate(zip(self.offsets[chosen], extents, strict=True)):
-            images[row, :h, :w] = self.pixels[start : start + h * w * 3].reshape(h, w, 3)
-        return images, extents
+        begins = self.offsets[chosen] + 3 * (starts[:, 0] * self.extents[chosen, 1] + starts[:, 1])
+        found = np.empty((len(chosen), size, size, 3), np.uint8)
+        values, row = self.pixels.values, 3 * size
+        windows = zip(begins.tolist(), (3 * self.extents[chosen, 1]).tolist(), strict=True)
+        for out, (begin, stride) in zip(found, windows, strict=True):
+            end = begin + (size - 1) * stride + row
+            np.copyto(
+                out.reshape(size, row),
+                np.ndarray((size, row), np.uint8, values[begin:end], strides=(stride, 1)),
+            )
+        self.pixels.count(len(chosen), found[0].size)
+        return found
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation by channel over all pixels, in [0, 1]."""
@@ -92,87 +116,39 @@ class Split:
         return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def load_split(source: Source, split: str, resize: int, squash: bool, cache_dir: Path) -> Split:
+def load_split(
+    source: Source,
+    split: str,
+    resize: int,
+    squash: bool,
+    cache_dir: Path,
+    max_unreadable: float = 0.0,
+) -> Split:
     """Return a split of a source, decoded and resized; from the cache where it is there.
 
+    Args:
+      split: "train", "val" or "test", or several joined by "+".
+      max_unreadable: share of images that may be unreadable; those are left out.
+
     Raises:
-      ValueError: an image cannot be read (its name is in the message), or the split is empty.
+      ValueError: more images than that cannot be read (some are named in the message), the split
+        is empty, or a label is out of range.
     """
     key = f"{FORMAT} {source.key} {split} {resize} {squash}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = cache_dir / f"{source.name}-{split}-{resize}-{digest}"
     if not (folder / "done.json").is_file():
-        _build(source, split, resize, squash, folder)
-    arrays = np.load(folder / "index.npz")
-    labels, extents = arrays["labels"], arrays["extents"]
-    size = int(arrays["offsets"][-1] + 3 * extents[-1].prod())
-    pixels = np.memmap(folder / "pixels.u8", np.uint8, mode="r", shape=(size,))
-    index = np.arange(len(labels))
-    return Split(pixels, arrays["offsets"], extents, labels, arrays["sums"], index)
-
-
-def _build(source: Source, split: str, resize: int, squash: bool, folder: Path) -> None:
-    """Decode into a folder beside the final one and rename it: a killed build leaves no cache."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        labels, extents, sums = [], [], []
-        with open(building / "pixels.u8", "wb") as file:
-            examples = tqdm.tqdm(
-                _decoded(source.splits[split](), resize, squash),
-                desc=f"decoding {source.name} {split}",
-                unit=" images",
-                leave=False,
-                mininterval=1.0,
-            )
-            for example, image in examples:
-                _check_label(example, source)
-                file.write(np.ascontiguousarray(image).tobytes())
-                wide = image.reshape(-1, 3).astype(np.float64)
-                labels.append(example.label)
-                extents.append(image.shape[:2])
-                sums.append((wide.sum(0), np.square(wide).sum(0)))
-        if not labels:
-            raise ValueError(f"domain {source.name!r}: split {split!r} holds no image.")
-        sizes = np.array(extents, np.int64).prod(1) * 3
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        np.savez(
-            building / "index.npz",
-            labels=np.array(labels, np.int32),
-            extents=np.array(extents, np.int32),
-            offsets=offsets[:-1],
-            sums=np.array(sums),
-        )
-        facts = {"source": source.key, "split": split, "images": len(labels), "resize": resize}
-        (building / "done.json").write_text(json.dumps(facts, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _check_label(example: Example, source: Source) -> None:
-    if example.label == -1:
-        raise Unlabelled(f"{example.where}: found label -1; this split has no labels.")
-    if not 0 <= example.label < len(source.classes):
+        build(source, split, resize, squash, folder, max_unreadable)
+    facts = json.loads((folder / "done.json").read_text())
+    check_unreadable(source.name, split, facts["images"], facts["unreadable"], max_unreadable)
+    with np.load(folder / "index.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    pixels = Pixels(folder / "pixels.u8")
+    expected = int(arrays["offsets"][-1] + 3 * arrays["extents"][-1].prod())
+    if len(pixels.values) != expected:
         raise ValueError(
-            f"{example.where}: found label {example.label}; expected 0 to "
-            f"{len(source.classes) - 1} (domain {source.name!r} has {len(source.classes)} classes)."
+            f"{folder} is damaged: found {len(pixels.values):,} bytes of pixels, expected "
+            f"{expected:,}. Delete the folder; it is built again."
         )
-
-
-def _decoded(
-    examples: Iterable[Example], resize: int, squash: bool
-) -> Iterator[tuple[Example, np.ndarray]]:
-    """Decode in threads (Pillow releases the interpreter lock), in order, a chunk ahead."""
-
-    def work(example: Example) -> np.ndarray:
-        try:
-            return decode(example.image, resize, squash)
-        except ValueError as error:
-            raise ValueError(f"{example.where}: {error}") from error
-
-    stream = iter(examples)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        while chunk := list(itertools.islice(stream, CHUNK)):
-            yield from zip(chunk, pool.map(work, chunk), strict=True)
+    unread = tuple(image_id for _, image_id in facts["unreadable"])
+    return Split(pixels, **arrays, unread=unread, index=np.arange(len(arrays["labels"])))

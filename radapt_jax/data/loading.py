@@ -11,14 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from radapt_jax.data.cache import Split, Unlabelled, load_split
+from radapt_jax.data.cache import Split, load_split
 from radapt_jax.data.embedded import open_embedded
 from radapt_jax.data.folder import open_folder
-from radapt_jax.data.prepared import open_tfds
+from radapt_jax.data.prepared import open_decathlon, open_tfds
 from radapt_jax.data.sources import Source
 from radapt_jax.domains import Domain, check_name, known_options
 
 log = logging.getLogger(__name__)
+
+
+CHOICES = {"val": ("random", "blocks"), "train_on": ("train", "train+val")}
+RANGES = {
+    "val_fraction": (0.0, 0.99),
+    "train_fraction": (1e-9, 1.0),
+    "images_per_class": (0, 2**31),
+    "max_unreadable": (0.0, 1.0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +36,18 @@ class DataSpec:
 
     Args:
       name: of the domain.
-      source: "embedded", "folder" or "tfds".
-      dir: folder of the domains ("folder") or `data_dir` ("tfds").
+      source: "embedded", "folder", "tfds" or "decathlon".
+      dir: folder of the domains ("folder"), or `data_dir` ("tfds", "decathlon").
       dataset: name of the folder or dataset, if it is not the domain's.
       size, resize, squash: as in `Domain`.
       val: how a validation split is cut from train where there is none: "random" images, or
         "blocks", the last images of each class (where neighbours in a class look alike).
       val_fraction: share of each class that goes to validation.
+      train_on: "train", or "train+val": the validation images train too, and none are left.
+      train_fraction: share of each class's training images that is used, one at the least.
+      images_per_class: the most training images of a class that are used; 0: no limit.
+      subset: which images those are; more of them include fewer.
+      max_unreadable: share of a split's images that may be unreadable; they are left out.
     """
 
     name: str
@@ -45,6 +59,11 @@ class DataSpec:
     squash: bool = False
     val: str = "random"
     val_fraction: float = 0.1
+    train_on: str = "train"
+    train_fraction: float = 1.0
+    images_per_class: int = 0
+    subset: int = 0
+    max_unreadable: float = 0.001
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -53,16 +72,18 @@ class DataSpec:
                 f"domain {self.name!r}: found source {self.source!r}; expected one of "
                 f"{sorted(SOURCES)}."
             )
-        if self.val not in ("random", "blocks"):
-            raise ValueError(
-                f"domain {self.name!r}: found val {self.val!r}; expected 'random' or 'blocks'."
-            )
-        if not 0.0 <= self.val_fraction < 1.0:
-            raise ValueError(
-                f"domain {self.name!r}: found val_fraction {self.val_fraction}; expected a share "
-                "in [0, 1)."
-            )
-
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"domain {self.name!r}: found {field} {getattr(self, field)!r}; expected "
+                    f"{' or '.join(map(repr, choices))}."
+                )
+        for field, (lowest, highest) in RANGES.items():
+            if not lowest <= getattr(self, field) <= highest:
+                raise ValueError(
+                    f"domain {self.name!r}: found {field} {getattr(self, field)}; expected "
+                    f"{lowest} to {highest}."
+                )
         if self.dir:
             object.__setattr__(self, "dir", str(Path(self.dir).expanduser().absolute()))
 
@@ -75,6 +96,7 @@ SOURCES: Mapping[str, Callable[[DataSpec], Source]] = {
     "embedded": lambda spec: open_embedded(spec.dataset or spec.name),
     "folder": lambda spec: open_folder(spec.dataset or spec.name, spec.dir),
     "tfds": lambda spec: open_tfds(spec.name, spec.dir, dataset=spec.dataset or None),
+    "decathlon": lambda spec: open_decathlon(spec.dataset or spec.name, spec.dir),
 }
 FACTS = ("mean", "std", "crop", "flip", "adapter_decay")
 OPTIONS = (*(field.name for field in dataclasses.fields(DataSpec) if field.name != "name"), *FACTS)
@@ -94,10 +116,11 @@ def load_domain(
 ) -> DomainData:
     """Open, decode and describe one domain.
 
-    Crop, flip and adapter decay of a Visual Decathlon domain are those of the challenge. Mean and
-    std are measured on the training split. Of a domain whose crop is "centre" the network sees
-    the whole shorter side: `size` becomes `resize` (72, as in the original), or the other way
-    round where that is no multiple of 8. `options` override all of this.
+    Crop, flip and adapter decay of a Visual Decathlon domain are those of the challenge; with
+    source "decathlon", mean and std too. Others are measured on the training images. Of a domain
+    whose crop is "centre" the network sees the whole shorter side: `size` becomes `resize` (72,
+    as in the original), or the other way round where that is no multiple of 8. `options` override
+    all of this.
 
     Args:
       name: of the domain.
@@ -116,8 +139,9 @@ def load_domain(
                 f"did you mean {close[0]!r}?" if close else f"expected some of {sorted(OPTIONS)}."
             )
             raise ValueError(f"domain {name!r}: found option {option!r}; {hint}")
-    facts = {**known_options(name), **{key: options[key] for key in FACTS if key in options}}
     fields = {**defaults, **{key: value for key, value in options.items() if key not in FACTS}}
+    known = known_options(name, statistics=fields["source"] == "decathlon")
+    facts = {**known, **{key: options[key] for key in FACTS if key in options}}
     if facts.get("crop") == "centre" and not options.keys() & {"resize", "size"}:
         whole = "resize" if fields["resize"] % 8 == 0 else "size"
         fields["resize"] = fields["size"] = fields[whole]
@@ -134,41 +158,67 @@ def load_domain(
 
 
 def load_splits(spec: DataSpec, source: Source, cache_dir: str | Path) -> dict[str, Split]:
-    """Decode all splits of a source; cut a validation split from train where there is none.
+    """Decode all splits of a source, as its training needs them.
 
-    A split whose labels are all -1, as those of a challenge's test images, is left out.
+    A validation split is cut from train where there is none, or joins train where the spec says
+    so; of the training images so many are kept as it says. A split without labels, as that of a
+    challenge's test images, is left out.
     """
-    splits = {}
-    for split in source.splits:
-        try:
-            splits[split] = _decoded(spec, source, split, cache_dir)
-        except Unlabelled:
-            log.info("%s: split %s has no labels, and is left out.", spec.name, split)
-    if "val" not in splits and spec.val_fraction > 0:
+    joined = spec.train_on == "train+val"
+    parts = [part for part in ("train", "val") if part in source.splits]
+    splits = {"train": _decoded(spec, source, "+".join(parts if joined else ["train"]), cache_dir)}
+    for name in source.splits:
+        if name == "train" or (joined and name == "val"):
+            continue
+        split = _decoded(spec, source, name, cache_dir)
+        if split.labelled:
+            splits[name] = split
+        else:
+            log.info("%s: the images of %s have no labels.", spec.name, name)
+    if not splits["train"].labelled:
+        raise ValueError(f"domain {spec.name!r}: its training images have no labels.")
+    if "val" not in splits and not joined and spec.val_fraction > 0:
         val = _validation_positions(splits["train"].targets, spec)
         if len(val):
             train = np.setdiff1d(np.arange(len(splits["train"])), val)
             splits["val"] = splits["train"].subset(val)
             splits["train"] = splits["train"].subset(train)
+    splits["train"] = splits["train"].subset(_used_positions(splits["train"].targets, spec))
     return splits
 
 
 def load_one_split(
     spec: DataSpec, source: Source, split: str, cache_dir: str | Path
 ) -> tuple[str, Split]:
-    """Decode one split; val, or else train, where there is none of that name. Return which."""
+    """Decode one split; val, or else train, where there are no labels or none of that name.
+
+    Return which.
+    """
     if split == "test" and split in source.splits:
-        try:
-            return split, _decoded(spec, source, split, cache_dir)
-        except Unlabelled:
-            pass
+        test = load_test(spec, source, cache_dir)
+        if test.labelled:
+            return split, test
     splits = load_splits(spec, source, cache_dir)
     found = next(name for name in (split, "val", "train") if name in splits)
     return found, splits[found]
 
 
+def load_test(spec: DataSpec, source: Source, cache_dir: str | Path) -> Split:
+    """Decode the test split, with labels or without.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if "test" not in source.splits:
+        raise ValueError(
+            f"domain {spec.name!r} has no test images; it has {', '.join(source.splits)}."
+        )
+    return _decoded(spec, source, "test", cache_dir)
+
+
 def _decoded(spec: DataSpec, source: Source, split: str, cache_dir: str | Path) -> Split:
-    return load_split(source, split, spec.resize, spec.squash, Path(cache_dir).expanduser())
+    folder = Path(cache_dir).expanduser()
+    return load_split(source, split, spec.resize, spec.squash, folder, spec.max_unreadable)
 
 
 def _validation_positions(labels: np.ndarray, spec: DataSpec) -> np.ndarray:
@@ -180,4 +230,19 @@ def _validation_positions(labels: np.ndarray, spec: DataSpec) -> np.ndarray:
         if spec.val == "random":
             members = np.random.default_rng([len(labels), label]).permutation(members)
         chosen.append(members[len(members) - amount :])
+    return np.sort(np.concatenate(chosen))
+
+
+def _used_positions(labels: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Choose the training images that are used; more of them include fewer."""
+    if spec.train_fraction == 1.0 and spec.images_per_class == 0:
+        return np.arange(len(labels))
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        amount = max(round(spec.train_fraction * len(members)), 1)
+        if spec.images_per_class:
+            amount = min(amount, spec.images_per_class)
+        order = np.random.default_rng([spec.subset, int(label), 2]).permutation(len(members))
+        chosen.append(members[order[:amount]])
     return np.sort(np.concatenate(chosen))

@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from radapt_jax.data.sources import Example, Source
+import numpy as np
 
+from radapt_jax.data.sources import Example, Source
+from radapt_jax.domains import DECATHLON
+
+# As prepared by us, and by tensorflow-datasets' own builder.
+DECATHLON_DATASETS = ("decathlon", "visual_domain_decathlon")
 SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}
 
 
@@ -53,6 +58,43 @@ def open_tfds(name: str, data_dir: str | Path, *, dataset: str | None = None) ->
     return Source(name, tuple(builder.info.features[label].names), readers, key)
 
 
+def open_decathlon(name: str, data_dir: str | Path) -> Source:
+    """Return the source of a prepared domain of the Visual Decathlon.
+
+    That is `decathlon/<domain>` as `prepare_decathlon` writes it, or else
+    `visual_domain_decathlon/<domain>` of tensorflow-datasets in array_record. The latter holds no
+    image ids (they are -1), and its label is the place of the category in the annotation file's
+    list: the same as category id - `category_base` where that list is whole and ordered by id.
+
+    Args:
+      name: of the domain; `vgg_flowers` and `vgg-flowers` are the same.
+      data_dir: where it was prepared.
+
+    Raises:
+      FileNotFoundError: neither is there.
+      ValueError: `name` is no domain of the challenge, or what is there is not that domain.
+    """
+    domain = name.replace("_", "-")
+    if domain not in DECATHLON:
+        raise ValueError(f"found domain {name!r}; expected one of {list(DECATHLON)}.")
+    for dataset in DECATHLON_DATASETS:
+        try:
+            source = open_tfds(name, data_dir, dataset=f"{dataset}/{domain}")
+        except FileNotFoundError:
+            continue
+        if len(source.classes) != DECATHLON[domain].num_classes:
+            raise ValueError(
+                f"{Path(data_dir) / dataset / domain} has {len(source.classes)} classes; expected "
+                f"{DECATHLON[domain].num_classes}. Prepare it again."
+            )
+        return source
+    raise FileNotFoundError(
+        f"domain {name!r}: found neither of {', '.join(DECATHLON_DATASETS)} with {domain!r} in "
+        f"{data_dir}. Prepare it from the official archives: python -m radapt_jax decathlon "
+        f"ARCHIVES {data_dir} --domains {domain}"
+    )
+
+
 def _version_folder(dataset: str, data_dir: Path) -> Path:
     path, _, version = dataset.partition(":")
     base = data_dir / path
@@ -79,12 +121,12 @@ def _features(builder: Any, folder: Path) -> tuple[str, str]:
     features = builder.info.features
     images = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
     labels = [key for key, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
-    if "label" in labels:
-        labels = ["label"]
+    images = ["image"] if "image" in images else images
+    labels = ["label"] if "label" in labels else labels
     if len(images) != 1 or len(labels) != 1:
         raise ValueError(
             f"{folder} has image features {images} and label features {labels}; expected one of "
-            "each (or a label named 'label')."
+            "each (or ones named 'image' and 'label')."
         )
     return images[0], labels[0]
 
@@ -92,6 +134,19 @@ def _features(builder: Any, folder: Path) -> tuple[str, str]:
 def _read(builder: Any, split: str, image: str, label: str) -> Iterator[Example]:
     import tensorflow_datasets as tfds
 
-    records = builder.as_data_source(split=split, decoders={image: tfds.decode.SkipDecoding()})
-    for index, record in enumerate(records):
-        yield Example(f"{builder.name} {split} {index}", int(record[label]), record[image])
+    features = builder.info.features
+    pictures = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
+    undecoded = {key: tfds.decode.SkipDecoding() for key in pictures}
+    numbered = "image_id" in features and _is_integer(features["image_id"])
+    config = f"/{builder.builder_config.name}" if builder.builder_config else ""
+    for index, record in enumerate(builder.as_data_source(split=split, decoders=undecoded)):
+        number = int(record["image_id"]) if numbered else -1
+        where = f"{builder.name}{config} {split} {index}" + (
+            f", image {number}" if numbered else ""
+        )
+        yield Example(where, int(record[label]), record[image], number)
+
+
+def _is_integer(feature: Any) -> bool:
+    kind = feature.np_dtype
+    return feature.shape == () and isinstance(kind, type | np.dtype) and np.dtype(kind).kind in "iu"

@@ -1,0 +1,146 @@
+"""The Visual Decathlon's test images: what is submitted, and scoring where labels are at hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from radapt_jax.data.loading import load_test
+from radapt_jax.domains import DECATHLON, decathlon_name
+from radapt_jax.evaluate import Row, challenge_name, judge_domain, open_source, row_of
+from radapt_jax.family import Family
+
+log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What is submitted for one image: its number, and the category it is said to show."""
+
+    image_id: int
+    category_id: int
+
+
+def challenge_domains(family: Family) -> dict[str, str]:
+    """Return the family's names of domains with the challenge's images, by the challenge's name."""
+    found: dict[str, str] = {}
+    for name in family:
+        if known := challenge_name(family[name]):
+            found.setdefault(known, name)
+    return {known: found[known] for known in DECATHLON if known in found}
+
+
+def answers(family: Family, domains: Iterable[str] = (), **evaluation: Any) -> dict[str, list]:
+    """Return the answers for all test images of decathlon domains, by the challenge's names.
+
+    An image that cannot be read is answered too: by the first category.
+
+    Args:
+      domains: the challenge's names; default: all ten.
+      evaluation: `cache_dir`, and `data_dir`, `batch_size`, `dtype`, `crops` as of
+        `evaluate.evaluate_family`.
+
+    Raises:
+      ValueError: the family lacks a domain, or its test images have no numbers.
+      FileNotFoundError: the images are not there.
+    """
+    there = challenge_domains(family)
+    wanted = [decathlon_name(name) or name for name in domains] or list(DECATHLON)
+    if missing := [name for name in wanted if name not in there]:
+        raise ValueError(
+            f"the family has no domain {', '.join(missing)}, only {', '.join(there) or 'none'} of "
+            "the decathlon, and a whole submission needs all ten. Train them, or name those to "
+            "answer: --domains."
+        )
+    return {name: _answers(family, name, there[name], **evaluation) for name in wanted}
+
+
+def _answers(
+    family: Family,
+    known: str,
+    name: str,
+    *,
+    cache_dir: str | Path,
+    data_dir: str | None = None,
+    **evaluation: Any,
+) -> list[Answer]:
+    spec, source = open_source(family[name], data_dir)
+    images = load_test(spec, source, cache_dir)
+    numbers = images.ids[images.index]
+    if (numbers < 0).any():
+        raise ValueError(
+            f"domain {name!r}: its test images have no numbers, which a submission needs. Prepare "
+            "them from the official archives: python -m radapt_jax decathlon, and "
+            "--config.data.source=decathlon."
+        )
+    base = DECATHLON[known].category_base
+    judged = judge_domain(family, name, images, **evaluation)
+    found = [
+        Answer(int(number), base + int(label))
+        for number, label in zip(numbers, judged.predicted, strict=True)
+    ]
+    if images.unread:
+        log.warning("%s: %d test images cannot be read.", name, len(images.unread))
+    return sorted([*found, *(Answer(number, base) for number in images.unread)])
+
+
+def write_submission(found: Mapping[str, Sequence[Answer]], path: str | Path) -> None:
+    """Write the flat list of {image_id, category_id} of all domains, in the order of image_id.
+
+    Raises:
+      ValueError: two images have one number.
+    """
+    flat = sorted(answer for part in found.values() for answer in part)
+    numbers = [answer.image_id for answer in flat]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("two test images have one number; the data are not the challenge's.")
+    Path(path).write_text(json.dumps([answer._asdict() for answer in flat]) + "\n")
+
+
+def score_answers(
+    family: Family, found: Mapping[str, Sequence[Answer]], labels_dir: str | Path
+) -> list[Row]:
+    """Return one row a domain: its answers judged by `<labels_dir>/<domain>_test.json`.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not in the COCO format, or is of other images.
+    """
+    there = challenge_domains(family)
+    rows = []
+    for known, part in found.items():
+        truth = _read_labels(Path(labels_dir).expanduser() / f"{known}_test.json")
+        given = dict(part)
+        if truth.keys() != given.keys():
+            odd = truth.keys() ^ given.keys()
+            raise ValueError(
+                f"domain {known!r}: the labels are of {len(truth):,} images, the answers of "
+                f"{len(given):,}, and {len(odd):,} have only one of the two, such as {min(odd)}. "
+                "Expected labels of just the test images."
+            )
+        right = sum(given[number] == category for number, category in truth.items())
+        top1 = 100 * right / len(truth)
+        rows.append(row_of(family, there[known], "test", len(truth), top1))
+    return rows
+
+
+def _read_labels(path: Path) -> dict[int, int]:
+    """Return category ids by image id of a COCO-style file."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"found no {path}; expected the COCO-style annotations of a domain's test images. Say "
+            "where they are: --labels DIR."
+        )
+    try:
+        listed = json.loads(path.read_text())["annotations"]
+        found = {int(it["image_id"]): int(it["category_id"]) for it in listed}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not in the COCO format: {error!r}. Expected a list 'annotations' of "
+            "image_id and category_id."
+        ) from error
+    if len(found) < len(listed) or not found:
+        raise ValueError(f"{path} holds {len(listed):,} annotations of {len(found):,} images.")
+    return found

@@ -1,0 +1,58 @@
+"""A split's decoded images kept in the memory of the devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from radapt_jax.data.batches import Views
+from radapt_jax.data.cache import Split
+
+SHARE = 0.5  # of a device's memory that images may take
+MOST = 2**31 - 1  # pixels that an int32 can count
+
+
+class DevicePixels:
+    """Pixels that live on the devices, so that a batch is a few numbers for each image.
+
+    A pixel takes 4 bytes. Batches and results are those of `batches.HostPixels`, bit for bit.
+
+    Args:
+      split: the images.
+      put: places an array on all devices, as `steps.replicate` does.
+      devices: where to.
+
+    Raises:
+      ValueError: the images do not fit.
+    """
+
+    def __init__(
+        self, split: Split, put: Callable[[Any], Any], devices: Sequence[jax.Device]
+    ) -> None:
+        extents = split.extents[split.index].astype(np.int64)
+        sizes = extents.prod(1)
+        pixels = int(sizes.sum())
+        memory = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+        limits = [int(SHARE * limit) // 4 for limit in memory if limit] + [MOST]
+        if pixels > min(limits):
+            raise ValueError(
+                f"{len(split):,} images of {pixels:,} pixels in all do not fit on the device: "
+                f"found room for {min(limits):,} pixels of 4 bytes (half of its memory, and 2^31 "
+                "at most). Leave them on the host: --config.data.on_device=False."
+            )
+        begins = np.cumsum(sizes) - sizes
+        words = np.zeros((pixels, 4), np.uint8)
+        for position, (begin, size) in enumerate(zip(begins, sizes, strict=True)):
+            words[begin : begin + size, :3] = split.image(position).reshape(-1, 3)
+        self.split = split
+        self.resident = put(words.view("<u4").reshape(-1))
+        self._begins, self._widths = begins.astype(np.int32), extents[:, 1].astype(np.int32)
+
+    def cut(self, views: Views) -> dict[str, np.ndarray]:
+        """Return "begin" and "stride", int32 (b,), and "flip", bool (b,); see `augment.cut`."""
+        widths = self._widths[views.positions]
+        begins = self._begins[views.positions] + views.starts[:, 0] * widths + views.starts[:, 1]
+        return {"begin": begins, "stride": widths, "flip": views.flips}

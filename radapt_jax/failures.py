@@ -1,0 +1,60 @@
+"""Domains that fail do not stop the others of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+
+from radapt_jax.evaluate import Row
+
+log = logging.getLogger(__name__)
+
+
+class DomainsFailed(RuntimeError):
+    """Some domains of a run could not be trained; `rows` are those of all others."""
+
+    def __init__(self, message: str, rows: list[Row]) -> None:
+        super().__init__(message)
+        self.rows = rows
+
+
+class Failures:
+    """Keeps count of the domains that failed, while the others go on.
+
+    Args:
+      wanted: the domains of the run. A failure of the only one is raised at once.
+      essential: the one that no other can do without.
+    """
+
+    def __init__(self, wanted: Sequence[str], essential: str | None = None) -> None:
+        self._wanted, self._essential = wanted, essential
+        self._found: dict[str, Exception] = {}
+
+    @contextlib.contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Note an error that is raised inside, and go on after it."""
+        try:
+            yield
+        except Exception as error:
+            if len(self._wanted) == 1 or name == self._essential:
+                raise
+            self._found[name] = error
+            log.error("%s failed, the other domains go on. %s", name, _told(error))
+            log.debug("", exc_info=True)
+
+    def tell(self, rows: list[Row]) -> None:
+        """Raise DomainsFailed if there were any."""
+        if self._found:
+            lines = [f"  {name}: {_told(error)}" for name, error in self._found.items()]
+            raise DomainsFailed(
+                f"{len(self._found)} of {len(self._wanted)} domains failed:\n"
+                + "\n".join(lines)
+                + "\nStart the same command again to train them; the others are kept.",
+                rows,
+            )
+
+
+def _told(error: Exception) -> str:
+    known = isinstance(error, ValueError | OSError | FloatingPointError)
+    return str(error) if known else f"{type(error).__name__}: {error}"
