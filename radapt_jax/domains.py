@@ -25,7 +25,7 @@ class Domain:
         where `squash` is set. At least `size`.
       squash: resize to a square, whatever the aspect ratio.
       crop: training takes a "random" `size` x `size` window of the whole resized image (of an
-        aspect ratio up to 3:1), or the "centre" one. Evaluation always takes the centre.
+        aspect ratio up to 8:1), or the "centre" one. Evaluation always takes the centre.
       flip: mirror left to right with probability 1/2 in training.
       adapter_decay: weight decay of this domain's adapter kernels; None: the config's.
 

@@ -258,7 +258,10 @@ def test_decode_keeps_the_aspect_ratio_and_the_whole_image():
     assert decode(picture, 30).shape == (30, 45, 3)
     assert decode(picture, 30, squash=True).shape == (30, 30, 3)
     assert decode(picture.rotate(90, expand=True), 60).shape == (90, 60, 3)
-    assert decode(picture.resize((600, 60)), 20).shape == (20, 60, 3)  # at most 3:1
+    assert decode(picture.resize((360, 60)), 20).shape == (20, 120, 3)
+    assert decode(picture.resize((600, 60)), 20).shape == (20, 160, 3)  # at most 8:1
+    assert decode(picture.resize((2, 4000)), 20).shape == (160, 20, 3)
+    assert decode(picture.resize((600, 60)), 20, squash=True).shape == (20, 20, 3)
     np.testing.assert_array_equal(decode(picture, 60)[0, :, 0], np.arange(90))
 
 

@@ -74,7 +74,7 @@ PICTURES = (
 SURFACES = ("brick", "grass", "gravel")
 
 
-def _picture(name: str) -> np.ndarray:
+def picture_of(name: str) -> np.ndarray:
     """Return a shipped picture as uint8 (h, w, 3)."""
     import matplotlib
     import skimage.data
@@ -100,7 +100,7 @@ def _patches(names: tuple[str, ...], train: int, test: int, seed: int) -> dict[s
     """Cut `train` and `test` patches from each picture, at random places in disjoint regions."""
     splits: dict[str, Split] = {"train": [], "test": []}
     for label, name in enumerate(names):
-        picture = _picture(name)
+        picture = picture_of(name)
         if picture.shape[0] > picture.shape[1]:
             picture = picture.transpose(1, 0, 2)  # so that the longer side is split
         border = int(picture.shape[1] * TRAIN_SHARE)

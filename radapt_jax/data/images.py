@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-MAX_ASPECT = 3.0  # a longer side beyond this multiple of the shorter one is cut, centred
+MAX_ASPECT = 8  # a longer side beyond this multiple of the shorter one is cut, centred
 
 
 def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
@@ -25,17 +25,26 @@ def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
       ValueError: it cannot be read as an image, or an array has another dtype or shape.
     """
     picture = _open(image)
-    width, height = picture.size
     if squash:
         new = (resize, resize)
     else:
+        picture = _without_ends(picture)
+        width, height = picture.size
         scale = resize / min(width, height)
         new = (max(round(width * scale), resize), max(round(height * scale), resize))
     if picture.size != new:
         picture = picture.resize(new, Image.Resampling.BICUBIC)
-    longest = int(resize * MAX_ASPECT)
-    left, top = (max(side - longest, 0) // 2 for side in new)
-    return np.asarray(picture)[top : top + longest, left : left + longest]
+    return np.asarray(picture)
+
+
+def _without_ends(picture: Image.Image) -> Image.Image:
+    """Return the middle of a very long or very high picture, and any other as it is."""
+    longest = MAX_ASPECT * min(picture.size)
+    if max(picture.size) <= longest:
+        return picture
+    left, top = (max(side - longest, 0) // 2 for side in picture.size)
+    width, height = (min(side, longest) for side in picture.size)
+    return picture.crop((left, top, left + width, top + height))
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
