@@ -26,6 +26,9 @@ LESS = (
 )
 
 
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
@@ -130,3 +133,21 @@ def test_benchmark_runs(clone):
 
 def test_nothing_is_left_to_fill_in():
     assert not re.findall(r"@\w+@|TODO", README)
+    assert not [page for page in DOCS if re.findall(r"@\w+@|TODO", page.read_text())]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.stem)
+def test_what_the_docs_name_is_there(page):
+    """Recipes, entries of the config, flags and files; Python examples run."""
+    text = page.read_text()
+    for name in re.findall(r"(?:configs|benchmarks)/[\w/]+\.(?:py|csv)", text):
+        assert (ROOT / name).is_file(), name
+    entries = (ROOT / "configs" / "base.py").read_text()
+    for entry in re.findall(r"--(config\.[\w.]+)=", text):
+        assert f"{entry} = " in entries, entry
+    flags = (ROOT / "eval.py").read_text() + (ROOT / "train.py").read_text()
+    commands = re.findall(r"^python (?:train|eval)\.py (.*)$", text, re.MULTILINE)
+    for flag in re.findall(r"--(\w+) ", " ".join(commands)):
+        assert f'"{flag}"' in flags, flag
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(example, page.name, "exec"), {})
