@@ -44,8 +44,8 @@ def main(_: list[str]) -> None:
         "crops": int(_CROPS.value),
     }
     workdirs, domains = names(_WORKDIR.value), names(_DOMAINS.value)
-    if _LABELS.value and _SPLIT.value != "test":
-        raise ValueError(f"--labels are of test images; found --split {_SPLIT.value}.")
+    if (_LABELS.value or _SUBMISSION.value) and _SPLIT.value != "test":
+        raise ValueError(f"labels and submission are of test; found --split {_SPLIT.value}.")
     if _SUBMISSION.value and len(workdirs) > 1:
         raise ValueError(f"a submission is of one run; found {len(workdirs)} in --workdir.")
     runs = {}
@@ -60,7 +60,9 @@ def main(_: list[str]) -> None:
             challenge.write_submission(answers, _SUBMISSION.value)
             print(f"{_SUBMISSION.value}: {sum(map(len, answers.values())):,} images.")
         if _LABELS.value:
-            runs[workdir] = challenge.score_answers(family, answers, _LABELS.value)
+            runs[workdir] = challenge.score_answers(
+                family, answers, _LABELS.value, options["crops"]
+            )
     if runs:
         print(run_tables(runs, _FORMAT.value, all_published=_PUBLISHED.value))
 

@@ -51,8 +51,9 @@ def get_config() -> config_dict.ConfigDict:
     config.data.train_on = "train"  # or "train+val": no validation images are left then
     config.data.max_unreadable = 0.001  # share of a split's images that may be left out
     config.data.on_device = False  # keep decoded images in the device's memory
-    # By domain: source, dir, dataset, size, resize, squash, val, val_fraction, train_on, mean,
-    # std, crop, flip, adapter_decay. For instance config.options.svhn = {"flip": False}.
+    # By domain: source, dir, dataset, size, resize, squash, val, val_fraction, train_on,
+    # train_fraction, images_per_class, subset, max_unreadable, mean, std, crop, flip,
+    # adapter_decay. For instance config.options.svhn = {"flip": False}.
     config.options = config_dict.ConfigDict()
 
     config.train = config_dict.ConfigDict()

@@ -6,18 +6,19 @@ python train.py --config configs/imagenet_to_sketch.py:parallel \
 
 The name after the colon is a recipe of configs/. ImageNet, CUBS, Cars and Flowers are read as
 tensorflow-datasets prepares them (array_record) in data/tfds, WikiArt and Sketch from folders
-data/wikiart and data/sketch of <split>/<class>/<image>; say otherwise in OPTIONS.
+data/wikiart and data/sketch of <split>/<class>/<image>; say otherwise in OPTIONS. As in the
+benchmark, targets train on all images that are not for the test; none are held out.
 """
 
 from configs import base
 
-TFDS = {"source": "tfds", "dir": "data/tfds"}
-FOLDER = {"source": "folder", "dir": "data"}
+TFDS = {"source": "tfds", "dir": "data/tfds", "val_fraction": 0.0}
+FOLDER = {"source": "folder", "dir": "data", "val_fraction": 0.0}
 OPTIONS = {
     "imagenet": {**TFDS, "dataset": "imagenet2012"},  # 1,000 classes; test labels are not public
     "cubs": {**TFDS, "dataset": "caltech_birds2011", "adapter_decay": 2e-3},  # 200
     "cars": {**TFDS, "dataset": "cars196", "adapter_decay": 2e-3},  # 196
-    "flowers": {  # 102; the benchmark trains on train and validation, 2,040 images
+    "flowers": {  # 102; 2,040 training images
         **TFDS,
         "dataset": "oxford_flowers102",
         "train_on": "train+val",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from radapt_jax.data.loading import load_test
 from radapt_jax.domains import DECATHLON, decathlon_name
-from radapt_jax.evaluate import Row, challenge_name, judge_domain, open_source, row_of
+from radapt_jax.evaluate import Row, challenge_name, judge_domain, open_source, row_of, shown_split
 from radapt_jax.family import Family
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,10 @@ class Answer(NamedTuple):
 
 
 def challenge_domains(family: Family) -> dict[str, str]:
-    """Return the family's names of domains with the challenge's images, by the challenge's name."""
+    """Return the family's names of domains with the challenge's images, by the challenge's name.
+
+    Of two with the same images the first one counts.
+    """
     found: dict[str, str] = {}
     for name in family:
         if known := challenge_name(family[name]):
@@ -47,7 +50,9 @@ def answers(family: Family, domains: Iterable[str] = (), **evaluation: Any) -> d
       FileNotFoundError: the images are not there.
     """
     there = challenge_domains(family)
-    wanted = [decathlon_name(name) or name for name in domains] or list(DECATHLON)
+    called = {ours: known for known, ours in there.items()}
+    wanted = [called.get(name) or decathlon_name(name) or name for name in domains]
+    wanted = wanted or list(DECATHLON)
     if missing := [name for name in wanted if name not in there]:
         raise ValueError(
             f"the family has no domain {', '.join(missing)}, only {', '.join(there) or 'none'} of "
@@ -92,6 +97,8 @@ def write_submission(found: Mapping[str, Sequence[Answer]], path: str | Path) ->
     Raises:
       ValueError: two images have one number.
     """
+    if len(found) < len(DECATHLON):
+        log.warning("a submission of %d domains only; a whole one has ten.", len(found))
     flat = sorted(answer for part in found.values() for answer in part)
     numbers = [answer.image_id for answer in flat]
     if len(set(numbers)) < len(numbers):
@@ -100,7 +107,7 @@ def write_submission(found: Mapping[str, Sequence[Answer]], path: str | Path) ->
 
 
 def score_answers(
-    family: Family, found: Mapping[str, Sequence[Answer]], labels_dir: str | Path
+    family: Family, found: Mapping[str, Sequence[Answer]], labels_dir: str | Path, crops: int = 1
 ) -> list[Row]:
     """Return one row a domain: its answers judged by `<labels_dir>/<domain>_test.json`.
 
@@ -122,7 +129,7 @@ def score_answers(
             )
         right = sum(given[number] == category for number, category in truth.items())
         top1 = 100 * right / len(truth)
-        rows.append(row_of(family, there[known], "test", len(truth), top1))
+        rows.append(row_of(family, there[known], shown_split("test", crops), len(truth), top1))
     return rows
 
 

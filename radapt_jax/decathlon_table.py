@@ -136,11 +136,14 @@ def decathlon_table(
 
 
 def results_of(runs: Mapping[str, Sequence[Row]]) -> list[Result]:
-    """Return a line for every run with domains of the challenge, by the run's name."""
-    methods = {name: _method([row for row in rows if row.challenge]) for name, rows in runs.items()}
+    """Return a line for every run with domains of the challenge, by the run's name.
+
+    Of two domains with the same images the first one counts.
+    """
+    own = {name: _of_challenge(rows) for name, rows in runs.items()}
+    methods = {name: _method(ours) for name, ours in own.items()}
     results = []
-    for name, rows in runs.items():
-        ours = [row for row in rows if row.challenge]
+    for name, ours in own.items():
         if not ours:
             continue
         method = methods[name]
@@ -158,6 +161,14 @@ def results_of(runs: Mapping[str, Sequence[Row]]) -> list[Result]:
             )
         )
     return results
+
+
+def _of_challenge(rows: Sequence[Row]) -> list[Row]:
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row.challenge:
+            found.setdefault(row.challenge, row)
+    return list(found.values())
 
 
 def _method(rows: Sequence[Row]) -> str:

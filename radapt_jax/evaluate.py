@@ -84,13 +84,22 @@ def judge(
     return Judged(columns["predicted"], columns["loss"])
 
 
-def evaluate(judged: Judged, labels: np.ndarray) -> dict[str, float]:
-    """Return mean "loss" (nats), "top1" (percent) and "count" of images with known labels."""
+def evaluate(judged: Judged, labels: np.ndarray, left_out: int = 0) -> dict[str, Any]:
+    """Return mean "loss" (nats), "top1" (percent) and "count" of images with known labels.
+
+    The `left_out` images that could not be read count as wrong, and not in the loss.
+    """
+    count = len(labels) + left_out
     return {
         "loss": float(judged.losses.mean(dtype=np.float64)),
-        "top1": 100 * float((judged.predicted == labels).mean()),
-        "count": float(len(labels)),
+        "top1": 100 * float((judged.predicted == labels).sum()) / count,
+        "count": count,
     }
+
+
+def shown_split(split: str, crops: int) -> str:
+    """Return what a table says of the images that were evaluated."""
+    return split if crops == 1 else f"{split}, {crops} crops"
 
 
 def evaluate_family(
@@ -107,7 +116,7 @@ def evaluate_family(
     """Evaluate domains of a family (default: all whose images are known) on one split.
 
     A domain without a labelled test split is evaluated on val; the row says so. Among all
-    domains, one whose images are not there gets a row without top-1.
+    domains, one whose images are not there, or cannot be used, gets a row without top-1.
 
     Args:
       data_dir: where the images are now, if they have moved.
@@ -128,16 +137,16 @@ def evaluate_family(
         try:
             spec, source = open_source(member, data_dir)
             which, images = load_one_split(spec, source, split, cache_dir)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:
             if domains is not None:
                 raise
             log.warning("%s: not evaluated. %s", name, error)
-            rows.append(row_of(family, name, "not here", 0, None))
+            why = "not here" if isinstance(error, FileNotFoundError) else "nothing"
+            rows.append(row_of(family, name, why, 0, None))
             continue
         judged = judge_domain(family, name, images, batch_size, dtype, crops)
-        found = evaluate(judged, images.targets)
-        shown = which if crops == 1 else f"{which}, {crops} crops"
-        rows.append(row_of(family, name, shown, len(images), found["top1"]))
+        found = evaluate(judged, images.targets, images.left_out)
+        rows.append(row_of(family, name, shown_split(which, crops), found["count"], found["top1"]))
     return rows
 
 
@@ -156,9 +165,19 @@ def row_of(family: Family, name: str, split: str, count: int, top1: float | None
         ratio=family.ratio(name),
         basis=family.basis_parameters() / family.backbone_parameters(),
         source=name == family.shared.source,
-        trained_on=member.data.train_on if member.data else "train",
+        trained_on=_trained_on(member),
         challenge=challenge_name(member),
     )
+
+
+def _trained_on(member: Member) -> str:
+    """Return which training images were used."""
+    spec = member.data
+    if spec is None:
+        return "train"
+    share = "" if spec.train_fraction == 1 else f"{100 * spec.train_fraction:g} % of "
+    most = f", {spec.images_per_class} a class" if spec.images_per_class else ""
+    return f"{share}{spec.train_on}{most}"
 
 
 def challenge_name(member: Member) -> str | None:

@@ -29,7 +29,7 @@ class Failures:
 
     def __init__(self, wanted: Sequence[str], essential: str | None = None) -> None:
         self._wanted, self._essential = wanted, essential
-        self._found: dict[str, Exception] = {}
+        self._found: dict[str, str] = {}  # no exceptions: those keep arrays alive
 
     @contextlib.contextmanager
     def of(self, name: str) -> Iterator[None]:
@@ -39,22 +39,23 @@ class Failures:
         except Exception as error:
             if len(self._wanted) == 1 or name == self._essential:
                 raise
-            self._found[name] = error
-            log.error("%s failed, the other domains go on. %s", name, _told(error))
-            log.debug("", exc_info=True)
+            known = isinstance(error, ValueError | OSError | FloatingPointError)
+            told = str(error) if known else f"{type(error).__name__}: {error}"
+            self._found[name] = told
+            log.error("%s failed, the other domains go on. %s", name, told, exc_info=not known)
+
+    @property
+    def all(self) -> bool:
+        """Whether every domain has failed."""
+        return len(self._found) == len(self._wanted)
 
     def tell(self, rows: list[Row]) -> None:
         """Raise DomainsFailed if there were any."""
         if self._found:
-            lines = [f"  {name}: {_told(error)}" for name, error in self._found.items()]
+            lines = [f"  {name}: {told}" for name, told in self._found.items()]
             raise DomainsFailed(
                 f"{len(self._found)} of {len(self._wanted)} domains failed:\n"
                 + "\n".join(lines)
-                + "\nStart the same command again to train them; the others are kept.",
+                + "\nMend that and start the same command again; the others are kept.",
                 rows,
             )
-
-
-def _told(error: Exception) -> str:
-    known = isinstance(error, ValueError | OSError | FloatingPointError)
-    return str(error) if known else f"{type(error).__name__}: {error}"

@@ -59,6 +59,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
         with failures.of(name):
             job = _compressed_job(config, compressed, name) if compressed else _job(config, name)
             jobs[name] = job
+    if failures.all:
+        failures.tell([])
     settings.remember(config, workdir)
     if compressed is not None:
         family = family or _begin_compressed(config, compressed, names, workdir)
@@ -228,6 +230,7 @@ def _compressed_job(
 ) -> Callable[[Family | None], Job]:
     member = compressed[name]
     spec, source = open_source(member)
+    settings.check_same_images(config, spec)
     data = DomainData(member.domain, load_splits(spec, source, config.data.cache), spec)
     _check_export(config, data)
     return lambda _: Job(data, member.spec, trees.to_numpy(compressed.variables(name)))
@@ -257,7 +260,11 @@ def _train_and_add(config: ConfigDict, family: Family | None, job: Job, workdir:
         results=results,
     )
     family.add(name, member)
-    checkpoint.save_member(family[name], workdir)
+    try:
+        checkpoint.save_member(family[name], workdir)
+    except BaseException:
+        family.remove(name)  # what is not saved is not there
+        raise
     if name == family.shared.source:  # last: shared weights on disk mean that the source is there
         checkpoint.save_shared(family.shared, workdir)
     return family

@@ -12,11 +12,19 @@ import optax
 from ml_collections import ConfigDict
 
 from radapt_jax import compression, optim
+from radapt_jax.data.loading import DataSpec
 from radapt_jax.models import ModelSpec
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change when a workdir is used again: more domains, and how the run is watched.
-FREE = ("domains", "data.cache", "data.dir", "data.on_device", "train.log_every")
+FREE = (
+    "domains",
+    "data.cache",
+    "data.dir",
+    "data.max_unreadable",
+    "data.on_device",
+    "train.log_every",
+)
 
 
 def names(listed: str) -> tuple[str, ...]:
@@ -73,6 +81,12 @@ def check(config: ConfigDict, devices: int) -> None:
         )
     if not 0.0 <= config.optim.momentum < 1.0:
         raise ValueError(f"found config.optim.momentum {config.optim.momentum}; expected [0, 1).")
+    DataSpec("any", **data_defaults(config))
+    if config.export == "best" and config.data.train_on == "train+val":
+        raise ValueError(
+            "config.export is 'best', and with config.data.train_on 'train+val' there are no "
+            "validation images to tell which is. Set config.export to 'latest'."
+        )
     schedule(config, total_steps=100)
     if config.compress.kind not in ("", *compression.KINDS):
         raise ValueError(
@@ -129,6 +143,18 @@ def data_defaults(config: ConfigDict) -> dict[str, Any]:
         "images_per_class": config.images_per_class,
         "subset": config.seed,
     }
+
+
+def check_same_images(config: ConfigDict, spec: DataSpec) -> None:
+    """Raise ValueError if a domain is to be compressed on other images than it was trained on."""
+    wanted = data_defaults(config)
+    for field in ("train_on", "train_fraction", "images_per_class"):
+        if getattr(spec, field) != wanted[field]:
+            raise ValueError(
+                f"domain {spec.name!r} was trained with {field} {getattr(spec, field)!r}, the "
+                f"config asks for {wanted[field]!r}. A compressed domain is fine-tuned on the "
+                "images that it was trained on: set the same."
+            )
 
 
 def domain_options(config: ConfigDict, name: str) -> dict[str, Any]:

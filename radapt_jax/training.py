@@ -220,7 +220,7 @@ class Meter:
         if not np.isfinite(loss):
             raise FloatingPointError(
                 f"{domain}: the loss is {loss} within the {len(values)} steps before step {step}. "
-                "Lower config.optim.learning_rate, or add config.optim.warmup."
+                "Lower config.optim.learning_rate or add config.optim.warmup, in another --workdir."
             )
         return {
             "loss": loss,

@@ -233,6 +233,38 @@ def test_a_failed_domain_does_not_stop_the_others(runs, prepared, tmp_path):
     assert all(path.stat().st_mtime_ns == before[path] for path in before)
 
 
+def test_all_domains_failing_leaves_the_workdir_free(prepared, tmp_path):
+    """A mistake that hits every domain is raised before anything is written."""
+    config = recipe("linear", prepared, domains="svhn,dtd")
+    config.data.dir = str(tmp_path)
+    with pytest.raises(DomainsFailed, match="2 of 2"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_after_train_and_val_nothing_is_left_to_evaluate_on(runs, prepared, tmp_path, caplog):
+    changes = {"domains": "svhn", "data.train_on": "train+val", "train_fraction": 0.5}
+    rows = loop.train_and_evaluate(recipe("linear", prepared, **changes), tmp_path)
+    svhn = rows[-1]
+    assert (svhn.split, svhn.count, svhn.top1) == ("nothing", 0, None)
+    assert svhn.trained_on == "50 % of train+val"
+    assert "nothing is left to evaluate it on" in caplog.text
+    with pytest.raises(ValueError, match="no validation images"):
+        loop.train_and_evaluate(recipe("linear", prepared, **changes, export="best"), tmp_path)
+
+
+def test_a_compressed_domain_keeps_its_images(runs, prepared, tmp_path):
+    with pytest.raises(DomainsFailed, match=r"trained with train_fraction 1\.0.*asks for 0\.5"):
+        loop.train_and_evaluate(recipe("svd", prepared, train_fraction=0.5), tmp_path)
+
+
+def test_facts_go_with_the_images_not_with_the_name(prepared):
+    fields = {**DEFAULTS, "dir": prepared / "data"}
+    data = load_domain("numbers", fields, {"dataset": "svhn"}, prepared / "cache")
+    assert (data.domain.mean, data.domain.size) == (DECATHLON["svhn"].mean, 72)
+    assert not data.domain.flip
+
+
 def test_fewer_training_images(prepared):
     """A fraction, or so many of a class; more images include fewer, and val stays as it is."""
     used = {}

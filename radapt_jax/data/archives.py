@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import tqdm
 
-CHUNK = 1 << 20  # bytes
+BLOCK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without an answer
 HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/decathlon/#download"
 DEVKIT = "decathlon-1.0-devkit.tar.gz"
@@ -107,7 +107,7 @@ def _measure(file: Any, most: int, title: str, copy: IO[bytes] | None = None) ->
     with tqdm.tqdm(
         total=most, desc=title, unit="B", unit_scale=True, leave=False, mininterval=1.0
     ) as progress:
-        while size <= most and (chunk := file.read(CHUNK)):
+        while size <= most and (chunk := file.read(BLOCK)):
             digest.update(chunk)
             size += len(chunk)
             progress.update(len(chunk))
@@ -118,12 +118,13 @@ def _measure(file: Any, most: int, title: str, copy: IO[bytes] | None = None) ->
 
 def _download(url: str, path: Path, expected: ArchiveFacts) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as copy, urllib.request.urlopen(url, timeout=TIMEOUT) as stream:
             found = _measure(stream, expected.size, f"fetching {path.name}", copy)
         if found != expected:
-            raise _wrong(url, str(found), expected)
+            longer = "more than " if found.size > expected.size else ""
+            raise _wrong(url, f"{longer}{found}", expected)
         os.replace(part, path)
     except (OSError, http.client.HTTPException) as error:
         raise OSError(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import filelock
 import joblib
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64  # images that are decoded by one job
 FEW = 64  # chunks for which starting processes would not pay
+WINDOW = 8  # chunks a core, that may wait to be written
+MOST_CORES = 16  # a process that decodes takes 0.2 GiB
 
 
 class Decoded(NamedTuple):
@@ -57,9 +59,9 @@ def build(
     with lock:
         if (folder / "done.json").is_file():
             return
-        for leftover in folder.parent.glob(f".{folder.name}-*"):  # of a build that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        building = folder.parent / f".{folder.name}.new"
+        _clear(folder.parent, building)
+        building.mkdir()
         try:
             facts = _fill(building, source, split, resize, squash)
             check_unreadable(
@@ -72,6 +74,17 @@ def build(
             shutil.rmtree(building, ignore_errors=True)
 
 
+def _clear(cache_dir: Path, ours: Path) -> None:
+    """Remove what builds that were killed have left."""
+    for leftover in cache_dir.glob(".*.new"):
+        if leftover == ours:  # its lock is held
+            shutil.rmtree(leftover)
+            continue
+        lock = filelock.FileLock(leftover.with_suffix(".lock"))
+        with contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def check_unreadable(
     name: str, split: str, images: int, unreadable: Sequence[Sequence], share: float
 ) -> None:
@@ -82,7 +95,7 @@ def check_unreadable(
     if len(unreadable) > share * (images + len(unreadable)):
         raise ValueError(
             f"domain {name!r}: {told}, {share:.2%} may be. The first: {unreadable[0][0]}\n"
-            "Mend or remove them, or leave them out by config.data.max_unreadable (a share)."
+            "Mend or remove them, or leave them out with --config.data.max_unreadable=SHARE."
         )
     log.warning("%s: %s, and are left out. The first: %s", name, told, unreadable[0][0])
 
@@ -144,18 +157,20 @@ def _decoded(examples: Iterable[Example], resize: int, squash: bool) -> Iterator
     The first images by threads, which start at once; the rest by processes, which share no
     interpreter lock.
     """
-    stream = iter(examples)
-    chunks = iter(lambda: list(itertools.islice(stream, CHUNK)), [])
+    cores = min(joblib.cpu_count(), MOST_CORES)
+    chunks = _in_parts(iter(examples), CHUNK)
     for backend, some in (("threading", itertools.islice(chunks, FEW)), ("loky", chunks)):
-        jobs = (joblib.delayed(_decode)(chunk, resize, squash) for chunk in some)
-        yield from joblib.Parallel(
-            n_jobs=-1,
-            backend=backend,
-            return_as="generator",
-            batch_size=1,
-            pre_dispatch="4*n_jobs",
-            max_nbytes=None,  # no temporary files
-        )(jobs)
+        # No temporary files (max_nbytes); by windows, as joblib does not wait for its reader.
+        with joblib.Parallel(cores, backend=backend, batch_size=1, max_nbytes=None) as parallel:
+            for window in _in_parts(some, WINDOW * cores):
+                yield from parallel(
+                    joblib.delayed(_decode)(chunk, resize, squash) for chunk in window
+                )
+
+
+def _in_parts(stream: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while part := list(itertools.islice(stream, size)):
+        yield part
 
 
 def _decode(examples: list[Example], resize: int, squash: bool) -> Decoded:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from radapt_jax.data.building import build, check_unreadable
+from radapt_jax.data.images import MAX_ASPECT
 from radapt_jax.data.sources import Source
 
 FORMAT = 2
@@ -80,6 +81,11 @@ class Split:
         """Whether the labels are known."""
         return bool((self.targets >= 0).all())
 
+    @property
+    def left_out(self) -> int:
+        """How many images of a whole split could not be read."""
+        return len(self.unread) if len(self.index) == len(self.labels) else 0
+
     def image(self, position: int) -> np.ndarray:
         """Return a whole image, uint8 (h, w, 3); a view of the file."""
         which = self.index[position]
@@ -134,7 +140,7 @@ def load_split(
       ValueError: more images than that cannot be read (some are named in the message), the split
         is empty, or a label is out of range.
     """
-    key = f"{FORMAT} {source.key} {split} {resize} {squash}"
+    key = f"{FORMAT} {MAX_ASPECT} {source.key} {split} {resize} {squash}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     folder = cache_dir / f"{source.name}-{split}-{resize}-{digest}"
     if not (folder / "done.json").is_file():

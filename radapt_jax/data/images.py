@@ -71,7 +71,7 @@ def _open(image: Any) -> Image.Image:
         stream = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
         with Image.open(stream) as picture:
             return _to_rgb(ImageOps.exif_transpose(picture))
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):
         raise
     except Exception as error:
         raise ValueError(f"{what} cannot be read as an image: {error}") from error

@@ -140,7 +140,8 @@ def load_domain(
             )
             raise ValueError(f"domain {name!r}: found option {option!r}; {hint}")
     fields = {**defaults, **{key: value for key, value in options.items() if key not in FACTS}}
-    known = known_options(name, statistics=fields["source"] == "decathlon")
+    real = fields["source"] == "decathlon"
+    known = known_options((real and fields.get("dataset")) or name, statistics=real)
     facts = {**known, **{key: options[key] for key in FACTS if key in options}}
     if facts.get("crop") == "centre" and not options.keys() & {"resize", "size"}:
         whole = "resize" if fields["resize"] % 8 == 0 else "size"
@@ -193,12 +194,21 @@ def load_one_split(
     """Decode one split; val, or else train, where there are no labels or none of that name.
 
     Return which.
+
+    Raises:
+      ValueError: only training images have labels, as the validation images trained too.
     """
     if split == "test" and split in source.splits:
         test = load_test(spec, source, cache_dir)
         if test.labelled:
             return split, test
     splits = load_splits(spec, source, cache_dir)
+    if spec.train_on == "train+val" and split != "train" and split not in splits:
+        raise ValueError(
+            f"domain {spec.name!r} was trained on train and val, and its test images have no "
+            "labels: nothing is left to evaluate it on. Score them with --labels, or send them in "
+            "with --submission."
+        )
     found = next(name for name in (split, "val", "train") if name in splits)
     return found, splits[found]
 

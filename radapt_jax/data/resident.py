@@ -35,13 +35,12 @@ class DevicePixels:
         extents = split.extents[split.index].astype(np.int64)
         sizes = extents.prod(1)
         pixels = int(sizes.sum())
-        memory = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
-        limits = [int(SHARE * limit) // 4 for limit in memory if limit] + [MOST]
-        if pixels > min(limits):
+        room = min([_room(device) // 4 for device in devices] + [MOST])
+        if pixels > room:
             raise ValueError(
                 f"{len(split):,} images of {pixels:,} pixels in all do not fit on the device: "
-                f"found room for {min(limits):,} pixels of 4 bytes (half of its memory, and 2^31 "
-                "at most). Leave them on the host: --config.data.on_device=False."
+                f"found room for {room:,} pixels of 4 bytes (in half of its memory, and 2^31 at "
+                "most). Leave them on the host: --config.data.on_device=False."
             )
         begins = np.cumsum(sizes) - sizes
         words = np.zeros((pixels, 4), np.uint8)
@@ -56,3 +55,11 @@ class DevicePixels:
         widths = self._widths[views.positions]
         begins = self._begins[views.positions] + views.starts[:, 0] * widths + views.starts[:, 1]
         return {"begin": begins, "stride": widths, "flip": views.flips}
+
+
+def _room(device: jax.Device) -> int:
+    """Return how many bytes of images a device can take yet; as many as there are if not known."""
+    memory = device.memory_stats() or {}
+    if "bytes_limit" not in memory:
+        return 4 * MOST
+    return max(int(SHARE * memory["bytes_limit"]) - memory.get("bytes_in_use", 0), 0)
