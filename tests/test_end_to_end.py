@@ -310,9 +310,9 @@ def test_the_commands(clone, cache_dir):
     assert done.stdout.strip() == table  # restored from disk, the same figures
     done = command(
         clone, "eval.py", "--workdir", "runs/b", "--domains", "faces", "--split", "val",
-        "--cache", str(cache_dir), "--markdown",
+        "--cache", str(cache_dir), "--format", "markdown",
     )  # fmt: skip
-    assert done.stdout.count("| faces | parallel | 2 | 108 | val (12) |") == 1
+    assert done.stdout.count("| faces | parallel | 2 | train (108) | val (12) |") == 1
     rows = json.loads((clone / "runs" / "b" / "results.json").read_text())
     assert [row["domain"] for row in rows] == ["pictures", "digits", "faces"]
     assert list((clone / "runs" / "b" / "tensorboard" / "faces").glob("events*"))
