@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from radapt_jax.convolution import centre, convolve
 from radapt_jax.layers import ChannelDropout, DomainNorm, domain_variable, he_normal
 
 KINDS = ("none", "series", "parallel", "low_rank", "joint")
@@ -23,10 +23,11 @@ INITS = {
 
 
 class ParallelAdapter(nn.Module):
-    """α * x, a 1x1 convolution beside a shared one (Rebuffi et al., CVPR 2018, section 3.1.2).
+    """f * x + α * x, α a 1x1 convolution beside the shared f (CVPR 2018, section 3.1.2).
 
-    `__call__(x, train=...)` takes the input of the shared convolution, (b, h, w, c), and returns
-    what is added to its output, (b, h/stride, w/stride, features).
+    `__call__(x, kernel, train=...)` takes the input of the shared convolution, (b, h, w, c), and
+    its filter, and returns (b, h/stride, w/stride, features). In training α is folded into the
+    filter, unless its input is dropped out.
     """
 
     features: int
@@ -37,21 +38,25 @@ class ParallelAdapter(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], *, train: bool
+    ) -> Float[Array, "b h2 w2 d"]:
         shape = (x.shape[-1], self.features)
-        kernel = domain_variable(self, "adapters", "kernel", INITS[self.initializer], shape).value
-        # With stride 2 and padding (1, 1), the centre tap of a 3x3 filter reads every second
-        # pixel from the first on, and so does a 1x1 filter.
-        x = x[:, :: self.stride, :: self.stride]
-        x = ChannelDropout(self.dropout, self.axis_name, name="dropout")(x, train=train)
-        return x @ kernel.astype(self.dtype)
+        alpha = domain_variable(self, "adapters", "kernel", INITS[self.initializer], shape).value
+        alpha = alpha.astype(self.dtype)
+        if train and self.dropout == 0:
+            return convolve(x, kernel, self.stride, alpha)
+        y = convolve(x, kernel, self.stride)
+        read = centre(x, self.stride)
+        read = ChannelDropout(self.dropout, self.axis_name, name="dropout")(read, train=train)
+        return y + read @ alpha
 
 
 class LowRankAdapter(nn.Module):
-    """(x β) γᵀ, a parallel adapter α = β γᵀ as two 1x1 convolutions (CVPR 2018, section 3.4).
+    """A parallel adapter of low rank, α = β γᵀ (CVPR 2018, section 3.4).
 
     γ is the domain's. So is β, unless `joint`: then all domains share it, and it is in `params`.
-    The product β γᵀ is never formed. `__call__` as in `ParallelAdapter`.
+    `__call__` as in `ParallelAdapter`; at evaluation the two factors are applied in turn.
     """
 
     features: int
@@ -64,7 +69,9 @@ class LowRankAdapter(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
+    def __call__(
+        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], *, train: bool
+    ) -> Float[Array, "b h2 w2 d"]:
         shape = (x.shape[-1], self.rank)
         if self.joint:
             beta = self.param("beta", he_normal, shape, jnp.float32)
@@ -72,9 +79,13 @@ class LowRankAdapter(nn.Module):
             beta = domain_variable(self, "adapters", "beta", he_normal, shape).value
         init = INITS[self.initializer]
         gamma = domain_variable(self, "adapters", "gamma", init, (self.rank, self.features)).value
-        x = x[:, :: self.stride, :: self.stride]
-        x = ChannelDropout(self.dropout, self.axis_name, name="dropout")(x, train=train)
-        return (x @ beta.astype(self.dtype)) @ gamma.astype(self.dtype)
+        beta, gamma = beta.astype(self.dtype), gamma.astype(self.dtype)
+        if train and self.dropout == 0:
+            return convolve(x, kernel, self.stride, beta @ gamma)
+        y = convolve(x, kernel, self.stride)
+        read = centre(x, self.stride)
+        read = ChannelDropout(self.dropout, self.axis_name, name="dropout")(read, train=train)
+        return y + (read @ beta) @ gamma
 
 
 def rank_of(ranks: Ranks, conv: str, inputs: int, outputs: int) -> int:
@@ -138,14 +149,7 @@ class AdaptedConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
         kernel = self.param("kernel", he_normal, (3, 3, x.shape[-1], self.features), jnp.float32)
-        x = x.astype(self.dtype)
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((1, 1), (1, 1)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.adapter == "parallel":
             parallel = ParallelAdapter(
                 self.features,
@@ -156,7 +160,7 @@ class AdaptedConv(nn.Module):
                 self.axis_name,
                 name="adapter",
             )
-            return y + parallel(x, train=train)
+            return parallel(x, kernel, train=train)
         conv = "/".join(self.path)
         adapted = not isinstance(self.ranks, Mapping) or conv in self.ranks
         if self.adapter in LOW_RANK_KINDS and adapted:
@@ -172,7 +176,8 @@ class AdaptedConv(nn.Module):
                 self.axis_name,
                 name="adapter",
             )
-            return y + low_rank(x, train=train)
+            return low_rank(x, kernel, train=train)
+        y = convolve(x, kernel, self.stride)
         if self.adapter == "series":
             series = SeriesAdapter(self.initializer, self.dtype, self.norm_axis, name="adapter")
             return series(y, train=train)

@@ -10,8 +10,16 @@ from conftest import ROOT
 FLOORS = [
     {"version", "domains", "trees", "layers", "metrics", "tables"},
     {"data.sources", "data.images", "data.archives"},
-    {"adapters", "data.folder", "data.prepared", "data.embedded", "data.building", "data.augment"},
-    {"models.resnet26", "data.cache", "score"},
+    {
+        "convolution",
+        "data.folder",
+        "data.prepared",
+        "data.embedded",
+        "data.building",
+        "data.augment",
+    },
+    {"adapters", "data.cache", "score"},
+    {"models.resnet26"},
     {"models", "data.batches", "data.loading", "data.decathlon", "published"},
     {"data.resident", "models.initial", "optim", "member", "original", "compress"},
     {"fuse", "serving", "steps", "checkpoint", "bundle"},

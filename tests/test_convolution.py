@@ -1,0 +1,121 @@
+"""The convolution's formulations agree with the plain one, gradients and all."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from families import whole
+
+from radapt_jax import ModelSpec, adapters, convolution, initial_variables, metrics
+
+SHAPES = [(8, 8), (7, 9), (6, 5)]  # odd sides too
+
+
+def plain(x, kernel, stride, alpha=None):
+    y = jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y if alpha is None else y + x[:, ::stride, ::stride] @ alpha
+
+
+def problem(height, width, stride):
+    stream = np.random.default_rng(height * width)
+    x = stream.normal(size=(3, height, width, 5))
+    kernel, alpha = stream.normal(size=(3, 3, 5, 6)), stream.normal(size=(5, 6))
+    gradient = stream.normal(size=(3, -(-height // stride), -(-width // stride), 6))
+    return tuple(map(jnp.asarray, (x, kernel, alpha, gradient)))
+
+
+@pytest.mark.parametrize("winograd", [False, True])
+@pytest.mark.parametrize(
+    ("height", "width", "stride"), [(*shape, 1) for shape in SHAPES] + [(8, 8, 2), (6, 10, 2)]
+)
+def test_values_and_gradients_are_exact(height, width, stride, winograd, monkeypatch):
+    """In float64 to 1e-12: input, filter and α gradients, with α and without."""
+    for name, value in {"CHANNELS": 1, "GRADIENT_CHANNELS": 1, "TILES": 1}.items():
+        monkeypatch.setattr(convolution, name, value if winograd else 10**9)
+    with jax.enable_x64(True):
+        x, kernel, alpha, gradient = problem(height, width, stride)
+        for filters in ((kernel, alpha), (kernel, None)):
+            results = []
+            for form in (convolution.convolve, plain):
+                values, pull = jax.vjp(
+                    lambda x, filters, form=form: form(x, filters[0], stride, filters[1]),
+                    x,
+                    filters,
+                )
+                results.append((values, pull(gradient)))
+            chex.assert_trees_all_close(*results, atol=1e-12)
+
+
+def test_winograd_loses_few_digits_in_float32():
+    stream = np.random.default_rng(0)
+    x = stream.normal(size=(2, 8, 8, 128))
+    kernel = stream.normal(size=(3, 3, 128, 128))
+    with jax.enable_x64(True):
+        exact = np.asarray(plain(jnp.asarray(x), jnp.asarray(kernel), 1))
+    single = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
+    scale = np.abs(exact).max()
+    ours = np.abs(convolution.winograd(*single) - exact).max() / scale
+    assert ours < 5e-6
+    assert ours < 10 * np.abs(plain(*single, 1) - exact).max() / scale
+
+
+@pytest.mark.parametrize("kind", ["parallel", "low_rank", "joint"])
+def test_folded_training_is_unfolded_training(kind, digits, monkeypatch):
+    """Loss and gradients of the whole network, in float64."""
+    images = whole(digits.splits["test"], range(4)) / 255 - 0.5
+
+    def run():
+        variables = jax.tree.map(jnp.asarray, start)
+
+        def loss(weights):
+            logits, _ = spec.build(10).apply(
+                {**weights, "batch_stats": variables["batch_stats"]},
+                jnp.asarray(images),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return metrics.cross_entropy(logits, jnp.arange(4)).mean()
+
+        weights = {name: variables[name] for name in ("params", "adapters")}
+        return jax.value_and_grad(loss)(weights)
+
+    with jax.enable_x64(True):
+        spec = ModelSpec(width=0.125, adapter=kind, adapter_init="he_normal", ranks=0.5)
+        start = jax.tree.map(np.float64, initial_variables(spec, 10, seed=0))
+        build = ModelSpec.build
+        monkeypatch.setattr(
+            ModelSpec, "build", lambda self, classes: build(self, classes, dtype=jnp.float64)
+        )
+        folded = run()
+        monkeypatch.setattr(
+            adapters, "convolve", lambda x, f, stride, alpha=None: plain(x, f, stride, alpha)
+        )
+        unfolded = run()
+    np.testing.assert_allclose(folded[0], unfolded[0], rtol=1e-12)
+    for ours, theirs in zip(jax.tree.leaves(folded[1]), jax.tree.leaves(unfolded[1]), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-11 * max(1, np.abs(theirs).max()))
+
+
+def test_a_frozen_filter_has_no_gradient():
+    """What is not asked for is not computed: one convolution less where f is frozen."""
+    x, kernel, alpha, _ = problem(8, 8, 1)
+
+    def loss(x, kernel, alpha):
+        return jnp.square(convolution.convolve(x, kernel, 1, alpha)).sum()
+
+    def convolutions(wanted):
+        compiled = jax.jit(jax.grad(loss, wanted)).lower(x, kernel, alpha).compile()
+        return len(re.findall(r" convolution\(", compiled.as_text()))
+
+    assert convolutions((0, 2)) == 2  # forward, and the input's gradient
+    assert convolutions((0, 1, 2)) == 3
+    assert convolutions((2,)) == 1
