@@ -3,10 +3,10 @@
     python benchmarks/train.py --peer PYTHON
 
 PYTHON is an interpreter that has PyTorch (it may be this one); without it ours is measured alone.
-Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` rounds of one step of
-ours and one of the peer, in turn; the median, the least and the most. Images are uniform noise, the
-same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer has
-its input ready.
+Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` rounds of one step
+of ours and one of the peer, in turn; the median, the least and the most. Images are uniform noise,
+the same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer
+has its input ready.
 """
 
 import argparse

@@ -5,8 +5,9 @@ convolution. Its input gradient goes through the folded filter, the gradient of 
 product at the centre tap, and while f is frozen no filter gradient is computed.
 
 On CPUs, wide stride-1 convolutions are computed as Winograd's F(2x2, 3x3): 16 matrix products with
-2.25 times fewer multiplications (Lavin and Gray, CVPR 2016). Input gradients of stride 2 are four
-small convolutions, one for each parity of row and column, in place of one with gaps.
+2.25 times fewer multiplications (Lavin and Gray, CVPR 2016), and filter gradients by parts of the
+batch. Input gradients of stride 2 are four small convolutions, one for each parity of row and column,
+in place of one with gaps. What was tried and measured: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ Filter = Float[Array, "3 3 c d"]
 # Where F(2x2, 3x3) pays on a CPU: fewest channels, and fewest tiles of 2x2 pixels in a batch.
 CHANNELS = 128
 TILES = 512
-GRADIENT_CHANNELS = 256  # where it pays for the filter gradient
+# A CPU's filter gradient is taken of so many images at a time, in at most so many parts.
+IMAGES, PARTS = 32, 8
 
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -68,17 +70,12 @@ def _direct(x: Image, kernel: Filter, stride: int = 1) -> Image:
 
 def _unit_stride(x: Image, kernel: Filter) -> Image:
     """Return kernel * x at stride 1, by the formulation that is fast on the platform."""
-    if not _pays(x, kernel.shape, CHANNELS):
-        return _direct(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=_direct)
-
-
-def _pays(x: Image, kernel: tuple[int, ...], channels: int) -> bool:
-    """Tell whether F(2x2, 3x3) pays on a CPU. In bfloat16 it would lose too many digits."""
     batch, height, width, _ = x.shape
     tiles = batch * -(-height // 2) * -(-width // 2)
-    exact = x.dtype in (jnp.float32, jnp.float64)
-    return exact and min(kernel[2:]) >= channels and tiles >= TILES
+    precise = x.dtype in (jnp.float32, jnp.float64)  # in bfloat16 too many digits would be lost
+    if not precise or min(kernel.shape[2:]) < CHANNELS or tiles < TILES:
+        return _direct(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=_direct)
 
 
 def winograd(x: Image, kernel: Filter) -> Image:
@@ -92,21 +89,6 @@ def winograd(x: Image, kernel: Filter) -> Image:
     ]
     outputs = _transform(OUTPUT, _transform(OUTPUT, products), axis=1)
     return _interleave(outputs)[:, :height, :width]
-
-
-def _winograd_gradient(x: Image, gradient: Image) -> Filter:
-    """Return the filter gradient of `winograd`: the transposes of its three transforms."""
-    odd = [(0, side % 2) for side in gradient.shape[1:3]]
-    gradient = jnp.pad(gradient, ((0, 0), *odd, (0, 0)))
-    phases = [[gradient[:, row::2, column::2] for column in range(2)] for row in range(2)]
-    outer = _transform(OUTPUT.T, _transform(OUTPUT.T, phases), axis=1)
-    tiles = _transform(INPUT, _transform(INPUT, _shifts(x)), axis=1)
-    products = [
-        [jnp.einsum("bhwc,bhwd->cd", tile, part) for tile, part in zip(*rows, strict=True)]
-        for rows in zip(tiles, outer, strict=True)
-    ]
-    taps = _transform(FILTER.T, _transform(FILTER.T, products), axis=1)
-    return jnp.stack([jnp.stack(row) for row in taps])
 
 
 def _interleave(phases: Sequence[Sequence[Image]]) -> Image:
@@ -183,12 +165,18 @@ def _input_gradient_2(gradient: Image, kernel: Filter) -> Image:
 
 
 def _filter_gradient(x: Image, gradient: Image, stride: int, kernel: Filter) -> Filter:
-    def plain(x: Image, gradient: Image) -> Filter:
+    def whole(x: Image, gradient: Image) -> Filter:
         return jax.linear_transpose(lambda it: _direct(x, it, stride), kernel)(gradient)[0]
 
-    if stride == 2 or not _pays(x, kernel.shape, GRADIENT_CHANNELS):
-        return plain(x, gradient)
-    return jax.lax.platform_dependent(x, gradient, cpu=_winograd_gradient, default=plain)
+    def by_parts(x: Image, gradient: Image) -> Filter:
+        size = max(IMAGES, -(-len(x) // PARTS))
+        starts = range(0, len(x), size)
+        parts = [whole(x[start : start + size], gradient[start : start + size]) for start in starts]
+        return sum(parts[1:], parts[0])
+
+    if len(x) <= IMAGES:
+        return whole(x, gradient)
+    return jax.lax.platform_dependent(x, gradient, cpu=by_parts, default=whole)
 
 
 def _alpha_gradient(x: Image, gradient: Image, stride: int) -> Array:
