@@ -1,6 +1,8 @@
 # make quickstart    a family on real images, in minutes (runs/quickstart)
 # make test          the tests
 # make check         what CI runs: lint, types, tests on the newest and the oldest JAX, quickstart
+# make bench         measures speed on this CPU (PEER=PYTHON, one that has PyTorch, for comparison)
+# make bench-gpu     the same on a GPU, in bfloat16
 # make clean         removes the environments; runs/ stays
 
 PYTHON ?= $(shell sh tools/find_python.sh 3.12 3.13 3.11)
@@ -10,7 +12,7 @@ OLDEST_VENV := .venv-oldest
 RUN := $(VENV)/bin/python
 QUICK := runs/quickstart
 
-.PHONY: quickstart test test-oldest lint types check format clean
+.PHONY: bench bench-gpu quickstart test test-oldest lint types check format clean
 
 quickstart: $(VENV)/.runtime
 	$(RUN) train.py --config configs/quickstart.py:scratch --workdir $(QUICK)/pretrain
@@ -57,6 +59,18 @@ $(OLDEST_VENV)/.dev: pyproject.toml tools/lower_bounds.py
 	$(OLDEST_VENV)/bin/python tools/lower_bounds.py > $(OLDEST_VENV)/constraints.txt
 	$(OLDEST_VENV)/bin/python -m pip install --quiet -c $(OLDEST_VENV)/constraints.txt -e . --group dev
 	touch $@
+
+# Huge pages, and memory that is kept between steps, for both networks on a CPU.
+bench: export GLIBC_TUNABLES = \
+  glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368
+bench: $(VENV)/.runtime
+	$(RUN) benchmarks/input.py
+	$(RUN) benchmarks/train.py $(if $(PEER),--peer $(PEER))
+	$(RUN) benchmarks/serve.py
+
+bench-gpu: $(VENV)/.runtime
+	$(RUN) benchmarks/train.py $(if $(PEER),--peer $(PEER) --compile) --batches 1,128,1024 \
+	  --dtype bfloat16 --out benchmarks/train_gpu.csv
 
 clean:
 	rm -rf $(VENV) $(OLDEST_VENV)

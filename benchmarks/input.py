@@ -167,7 +167,7 @@ def main():
     parser.add_argument("--only", choices=("decoding", "reading", "imagenet"))
     arguments = parser.parse_args()
     git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     )
     device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}"
     facts = {"device": device, "jax": jax.__version__, "commit": git.stdout.strip()}

@@ -4,7 +4,7 @@ It is a process of its own, so that PyTorch may live in another environment: req
 lines on stdin, answers go as JSON lines to stdout.
 
     {"do": "setup", ...}    build a network from our variables (an npz file) and a batch of images
-    {"do": "logits"}        what it says of the images in evaluation
+    {"do": "logits", "train": false}    what it says of the images
     {"do": "run", "n": 3}   seconds of each of n training or inference steps
 
 Needs PyTorch 2 (`pip install torch==2.13.0`); JAX is not needed.
@@ -115,6 +115,7 @@ TRAINED = {  # which parameters a method trains
 
 class Peer:
     def setup(self, weights, images, labels, kind, method, width, classes, **how):
+        torch.backends.cudnn.benchmark = True
         device = "cuda" if torch.cuda.is_available() else "cpu"
         layout = torch.channels_last if how["channels_last"] else torch.contiguous_format
         self.network = Network(classes, width, kind).load(dict(np.load(weights)))
@@ -133,10 +134,13 @@ class Peer:
             self.optimizer = torch.optim.SGD(trained, 1e-4, momentum=0.9, weight_decay=5e-4)
         return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
-    def logits(self):
-        self.network.eval()
+    def logits(self, train):
+        self.network.train(train)
+        torch.backends.cudnn.allow_tf32 = False
         with torch.no_grad():
-            return {"logits": self.network(self.images).float().cpu().tolist()}
+            found = self.network(self.images).float().cpu().tolist()
+        torch.backends.cudnn.allow_tf32 = True
+        return {"logits": found}
 
     def step(self):
         if self.optimizer is None:

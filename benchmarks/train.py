@@ -6,7 +6,7 @@ PYTHON is an interpreter that has PyTorch (it may be this one); without it ours 
 Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` rounds of one step
 of ours and one of the peer, in turn; the median, the least and the most. Images are uniform noise,
 the same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer
-has its input ready.
+has its input ready. Both inherit the environment; `make bench` sets the allocator's huge pages.
 """
 
 import argparse
@@ -48,7 +48,7 @@ COLUMNS = (
 def trained(method, batch, images, labels, arguments):
     """Return a function that takes one training step and waits for it."""
     kind, changes = METHODS[method]
-    spec = ModelSpec(width=arguments.width, adapter=kind)
+    spec = ModelSpec(width=arguments.width, adapter=kind, adapter_init="he_normal")
     start = initial_variables(spec, CLASSES, seed=0)
     decay = {**DECAY, **changes}
     names = optim.labels({key: start[key] for key in ("params", "adapters")}, decay)
@@ -67,7 +67,7 @@ def trained(method, batch, images, labels, arguments):
     def run():
         nonlocal state
         state, measured = step(state, fed, None)
-        measured["loss"].block_until_ready()
+        jax.block_until_ready((state, measured))
 
     return run
 
@@ -90,15 +90,12 @@ class Peer:
     """The other process, with one variant of PyTorch's network in it."""
 
     def __init__(self, python, variant):
-        environment = {**os.environ, "MALLOC_MMAP_MAX_": "0"}
-        environment["MALLOC_TRIM_THRESHOLD_"] = "34359738368"
         self.variant = variant
         self._process = subprocess.Popen(
             [python, str(ROOT / "benchmarks" / "peer_torch.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
         )
 
     def ask(self, **request):
@@ -113,7 +110,7 @@ class Peer:
 
 def peers_of(python, kind, method, images, labels, folder, arguments):
     """Start the peer's variants, on our weights; its logits must be ours."""
-    spec = ModelSpec(width=arguments.width, adapter=kind)
+    spec = ModelSpec(width=arguments.width, adapter=kind, adapter_init="he_normal")
     variables = trees.to_numpy(initial_variables(spec, CLASSES, seed=0))
     np.savez(folder / "weights.npz", **trees.flatten(variables))
     pixels = (images / 255).astype(np.float32)
@@ -139,9 +136,12 @@ def peers_of(python, kind, method, images, labels, folder, arguments):
         )
         peer.torch = facts["torch"]
         found.append(peer)
-    ours = spec.build(CLASSES).apply(variables, jnp.asarray(pixels[:8]), train=False)
-    theirs = np.array(found[0].ask(do="logits")["logits"])[:8]
-    np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
+    model, batch = spec.build(CLASSES), jnp.asarray(pixels)
+    with jax.default_matmul_precision("highest"):
+        for train in (False, True):
+            ours = model.apply(variables, batch, train=train, mutable=["batch_stats"])[0]
+            theirs = np.array(found[0].ask(do="logits", train=train)["logits"])
+            np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
     return found
 
 
@@ -184,7 +184,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "train.csv")
     arguments = parser.parse_args()
     git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     )
     device = jax.devices()[0].device_kind
     shared = {

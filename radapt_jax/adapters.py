@@ -13,6 +13,8 @@ from radapt_jax.convolution import centre, convolve
 from radapt_jax.layers import ChannelDropout, DomainNorm, domain_variable, he_normal
 
 KINDS = ("none", "series", "parallel", "low_rank", "joint")
+# In bfloat16 a small α would be rounded away in f + α: there it is applied apart.
+FOLDED_DTYPES = (jnp.float32, jnp.float64)
 PARALLEL_KINDS = ("parallel", "low_rank", "joint")
 LOW_RANK_KINDS = ("low_rank", "joint")
 Ranks = float | Mapping[str, int]  # a share of the full rank, or a rank by convolution
@@ -27,7 +29,7 @@ class ParallelAdapter(nn.Module):
 
     `__call__(x, kernel, train=...)` takes the input of the shared convolution, (b, h, w, c), and
     its filter, and returns (b, h/stride, w/stride, features). In training α is folded into the
-    filter, unless its input is dropped out.
+    filter, unless its input is dropped out or the computation is in bfloat16.
     """
 
     features: int
@@ -44,7 +46,7 @@ class ParallelAdapter(nn.Module):
         shape = (x.shape[-1], self.features)
         alpha = domain_variable(self, "adapters", "kernel", INITS[self.initializer], shape).value
         alpha = alpha.astype(self.dtype)
-        if train and self.dropout == 0:
+        if train and self.dropout == 0 and self.dtype in FOLDED_DTYPES:
             return convolve(x, kernel, self.stride, alpha)
         y = convolve(x, kernel, self.stride)
         read = centre(x, self.stride)
@@ -80,7 +82,7 @@ class LowRankAdapter(nn.Module):
         init = INITS[self.initializer]
         gamma = domain_variable(self, "adapters", "gamma", init, (self.rank, self.features)).value
         beta, gamma = beta.astype(self.dtype), gamma.astype(self.dtype)
-        if train and self.dropout == 0:
+        if train and self.dropout == 0 and self.dtype in FOLDED_DTYPES:
             return convolve(x, kernel, self.stride, beta @ gamma)
         y = convolve(x, kernel, self.stride)
         read = centre(x, self.stride)

@@ -6,8 +6,8 @@ product at the centre tap, and while f is frozen no filter gradient is computed.
 
 On CPUs, wide stride-1 convolutions are computed as Winograd's F(2x2, 3x3): 16 matrix products with
 2.25 times fewer multiplications (Lavin and Gray, CVPR 2016), and filter gradients by parts of the
-batch. Input gradients of stride 2 are four small convolutions, one for each parity of row and column,
-in place of one with gaps. What was tried and measured: docs/performance.md.
+batch. Input gradients of stride 2 are four small convolutions, one for each parity of row and
+column, in place of one with gaps. What was tried and measured: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ def convolve(x: Image, kernel: Filter, stride: int, alpha: Array | None = None) 
       alpha: (c, d), a 1x1 filter that is added at the centre tap.
 
     Returns:
-      (b, h / stride, w / stride, d).
+      (b, h / stride, w / stride, d). Gradients are reverse-mode only (`jax.grad`, `jax.vjp`).
     """
+    assert stride == 1 or (stride == 2 and not x.shape[1] % 2 and not x.shape[2] % 2)
     return (_strided if stride == 2 else _plain)(x, kernel, alpha)
 
 
@@ -71,9 +72,10 @@ def _direct(x: Image, kernel: Filter, stride: int = 1) -> Image:
 def _unit_stride(x: Image, kernel: Filter) -> Image:
     """Return kernel * x at stride 1, by the formulation that is fast on the platform."""
     batch, height, width, _ = x.shape
-    tiles = batch * -(-height // 2) * -(-width // 2)
+    known = isinstance(batch, int)  # not so where an exported program leaves it open
+    many = known and batch * -(-height // 2) * -(-width // 2) >= TILES
     precise = x.dtype in (jnp.float32, jnp.float64)  # in bfloat16 too many digits would be lost
-    if not precise or min(kernel.shape[2:]) < CHANNELS or tiles < TILES:
+    if not many or not precise or min(kernel.shape[2:]) < CHANNELS:
         return _direct(x, kernel)
     return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=_direct)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from radapt_jax.data import batches
 from radapt_jax.data.cache import Split
-from radapt_jax.data.loading import DataSpec, load_one_split
+from radapt_jax.data.loading import DataSpec, NothingToEvaluate, load_one_split
 from radapt_jax.data.sources import Source
 from radapt_jax.domains import Domain, decathlon_name
 from radapt_jax.family import Family
@@ -116,7 +116,7 @@ def evaluate_family(
     """Evaluate domains of a family (default: all whose images are known) on one split.
 
     A domain without a labelled test split is evaluated on val; the row says so. Among all
-    domains, one whose images are not there, or cannot be used, gets a row without top-1.
+    domains, one whose images are not there, or were all trained on, gets a row without top-1.
 
     Args:
       data_dir: where the images are now, if they have moved.
@@ -137,7 +137,7 @@ def evaluate_family(
         try:
             spec, source = open_source(member, data_dir)
             which, images = load_one_split(spec, source, split, cache_dir)
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, NothingToEvaluate) as error:
             if domains is not None:
                 raise
             log.warning("%s: not evaluated. %s", name, error)

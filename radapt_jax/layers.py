@@ -130,7 +130,7 @@ def _batch_norm_backward(axis_name: str | None, saved: Any, gradients: Any) -> A
     if axis_name is not None:
         slope, moment = jax.lax.pmean((slope, moment), axis_name)
     back = (gradient - slope - normed * moment) * (inverse * scale)
-    return (back.astype(x.dtype), *ours)
+    return (back.astype(x.dtype), *(it.astype(scale.dtype) for it in ours))
 
 
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)

@@ -150,7 +150,8 @@ def _check_export(config: ConfigDict, data: DomainData) -> None:
     if config.export == "best" and "val" not in data.splits:
         raise ValueError(
             f"{data.domain.name}: config.export is 'best', and there are no validation images to "
-            "tell which is. Set config.data.val_fraction above 0, or config.export to 'latest'."
+            "tell which is. Set config.export to 'latest', or leave images for validation: "
+            "config.data.train_on='train' and config.data.val_fraction above 0."
         )
 
 
@@ -259,11 +260,14 @@ def _train_and_add(config: ConfigDict, family: Family | None, job: Job, workdir:
         images={split: len(part) for split, part in job.data.splits.items()},
         results=results,
     )
+    before = [family[name]] if name in family else []
     family.add(name, member)
     try:
         checkpoint.save_member(family[name], workdir)
-    except BaseException:
-        family.remove(name)  # what is not saved is not there
+    except BaseException:  # what is not saved is not there
+        family.remove(name)
+        for member in before:
+            family.add(name, member)
         raise
     if name == family.shared.source:  # last: shared weights on disk mean that the source is there
         checkpoint.save_shared(family.shared, workdir)

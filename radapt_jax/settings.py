@@ -82,11 +82,6 @@ def check(config: ConfigDict, devices: int) -> None:
     if not 0.0 <= config.optim.momentum < 1.0:
         raise ValueError(f"found config.optim.momentum {config.optim.momentum}; expected [0, 1).")
     DataSpec("any", **data_defaults(config))
-    if config.export == "best" and config.data.train_on == "train+val":
-        raise ValueError(
-            "config.export is 'best', and with config.data.train_on 'train+val' there are no "
-            "validation images to tell which is. Set config.export to 'latest'."
-        )
     schedule(config, total_steps=100)
     if config.compress.kind not in ("", *compression.KINDS):
         raise ValueError(
@@ -147,7 +142,7 @@ def data_defaults(config: ConfigDict) -> dict[str, Any]:
 
 def check_same_images(config: ConfigDict, spec: DataSpec) -> None:
     """Raise ValueError if a domain is to be compressed on other images than it was trained on."""
-    wanted = data_defaults(config)
+    wanted = {**data_defaults(config), **domain_options(config, spec.name)}
     for field in ("train_on", "train_fraction", "images_per_class"):
         if getattr(spec, field) != wanted[field]:
             raise ValueError(

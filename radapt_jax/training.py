@@ -152,7 +152,7 @@ def train_domain(
                         judged = judge(
                             eval_step, state.variables, val, domain, train.batch_size, len(devices)
                         )
-                        found = evaluate(judged, val.split.targets)
+                        found = evaluate(judged, val.split.targets, val.split.left_out)
                         top1 = found["top1"]
                         run_log.write(done, epoch, "val", loss=found["loss"], top1=top1)
                     checkpoints.save(done, state, top1)

@@ -74,8 +74,11 @@ def test_reading_does_not_run_ahead_of_writing(monkeypatch):
 def test_unreadable_images_are_left_out_and_counted(tmp_path, caplog):
     examples = patches(20)
     examples[3] = examples[3]._replace(image=examples[3].image[:200])
-    with pytest.raises(ValueError, match=r"1 of 20 images of train.*1\.00% may be.*patch 3"):
+    with pytest.raises(
+        ValueError, match=r"1 of 20 images of train.*1\.00% may be.*patch 3"
+    ) as kept:
         load_split(source_of(examples), "train", 20, False, tmp_path, max_unreadable=0.01)
+    assert kept.value.__traceback__ is not None  # an error that is kept does not keep the lock
     assert not list(tmp_path.glob("[!.]*"))
     split = load_split(source_of(examples), "train", 20, False, tmp_path, max_unreadable=0.05)
     assert "patch 3" in caplog.text

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import whole
+from jax import export
 
-from radapt_jax import ModelSpec, adapters, convolution, initial_variables, metrics
+from radapt_jax import ModelSpec, adapters, convolution, initial_variables, metrics, trees
 
 SHAPES = [(8, 8), (7, 9), (6, 5)]  # odd sides too
 
@@ -105,8 +106,20 @@ def test_folded_training_is_unfolded_training(kind, digits, monkeypatch):
         np.testing.assert_allclose(ours, theirs, atol=1e-11 * max(1, np.abs(theirs).max()))
 
 
-def test_a_frozen_filter_has_no_gradient():
-    """What is not asked for is not computed: one convolution less where f is frozen."""
+def test_a_wide_convolution_is_exported_with_an_open_batch():
+    (batch,) = export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, 8, 8, 128), jnp.float32)
+    kernel = jnp.ones((3, 3, 128, 128))
+    run = jax.jit(lambda x: convolution.convolve(x, kernel, 1))
+    exported = export.export(run, platforms=("cpu", "cuda"))(images)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(40, 8, 8, 128)), jnp.float32)
+    np.testing.assert_allclose(exported.call(x), run(x), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_frozen_filter_has_no_gradient(parts, monkeypatch):
+    """What is not asked for is not computed: forward and the input's gradient are left."""
+    monkeypatch.setattr(convolution, "IMAGES", 3 // parts)
     x, kernel, alpha, _ = problem(8, 8, 1)
 
     def loss(x, kernel, alpha):
@@ -116,6 +129,27 @@ def test_a_frozen_filter_has_no_gradient():
         compiled = jax.jit(jax.grad(loss, wanted)).lower(x, kernel, alpha).compile()
         return len(re.findall(r" convolution\(", compiled.as_text()))
 
-    assert convolutions((0, 2)) == 2  # forward, and the input's gradient
-    assert convolutions((0, 1, 2)) == 3
+    assert convolutions((0, 2)) == 2
+    assert convolutions((0, 1, 2)) == 2 + parts
     assert convolutions((2,)) == 1
+
+
+def test_a_small_adapter_is_not_rounded_away_in_bfloat16(digits):
+    """α a thousandth of f: training sees it in bfloat16 too, as evaluation does."""
+    spec = ModelSpec(width=0.125, adapter="parallel", adapter_init="he_normal")
+    start = initial_variables(spec, 10, seed=0)
+    images = jnp.asarray(whole(digits.splits["test"], range(8)) / 255 - 0.5, jnp.float32)
+
+    def logits(size, dtype):
+        leaves = {
+            path: leaf * size if path.endswith("adapter/kernel") else leaf
+            for path, leaf in trees.flatten(start).items()
+        }
+        model = spec.build(10, dtype=dtype)
+        variables = trees.unflatten(leaves)
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+    exact = logits(1e-3, jnp.float32) - logits(0.0, jnp.float32)
+    half = logits(1e-3, jnp.bfloat16) - logits(0.0, jnp.bfloat16)
+    assert float(jnp.abs(exact).max()) > 0
+    assert float(jnp.abs(half).max()) > 0.3 * float(jnp.abs(exact).max())

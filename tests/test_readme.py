@@ -15,7 +15,7 @@ from radapt_jax.data.embedded import open_embedded
 
 README = (ROOT / "README.md").read_text()
 CI = {"make quickstart", "make test"}  # run for real by `make check`, which CI runs
-QUICKSTART = re.findall(r"train\.py (?:[^\\\n]|\\\n)+", (ROOT / "Makefile").read_text())
+QUICKSTART = re.findall(r"\(RUN\) (train\.py (?:[^\\\n]|\\\n)+)", (ROOT / "Makefile").read_text())
 LESS = (
     "--config.train.steps=2",
     "--config.train.evals=1",

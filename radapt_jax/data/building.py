@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64  # images that are decoded by one job
 FEW = 64  # chunks for which starting processes would not pay
-WINDOW = 8  # chunks a core, that may wait to be written
+WINDOW = 4  # chunks a core, that may wait to be written
 MOST_CORES = 16  # a process that decodes takes 0.2 GiB
 
 
@@ -52,11 +52,11 @@ def build(
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except filelock.Timeout:
         log.info("%s: another process decodes %s; waiting for it.", source.name, split)
-        lock.acquire()
-    with lock:
+        held = lock.acquire()
+    with held:
         if (folder / "done.json").is_file():
             return
         building = folder.parent / f".{folder.name}.new"
@@ -81,7 +81,7 @@ def _clear(cache_dir: Path, ours: Path) -> None:
             shutil.rmtree(leftover)
             continue
         lock = filelock.FileLock(leftover.with_suffix(".lock"))
-        with contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
+        with contextlib.suppress(OSError), lock.acquire(timeout=0):
             shutil.rmtree(leftover, ignore_errors=True)
 
 

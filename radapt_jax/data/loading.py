@@ -102,6 +102,10 @@ FACTS = ("mean", "std", "crop", "flip", "adapter_decay")
 OPTIONS = (*(field.name for field in dataclasses.fields(DataSpec) if field.name != "name"), *FACTS)
 
 
+class NothingToEvaluate(ValueError):
+    """All images with labels were trained on."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DomainData:
     """A domain's facts, its splits (train, and val and test where there are any), its spec."""
@@ -196,19 +200,19 @@ def load_one_split(
     Return which.
 
     Raises:
-      ValueError: only training images have labels, as the validation images trained too.
+      NothingToEvaluate: only training images have labels, as the validation images trained too.
     """
     if split == "test" and split in source.splits:
         test = load_test(spec, source, cache_dir)
         if test.labelled:
             return split, test
-    splits = load_splits(spec, source, cache_dir)
-    if spec.train_on == "train+val" and split != "train" and split not in splits:
-        raise ValueError(
+    if spec.train_on == "train+val" and split != "train":
+        raise NothingToEvaluate(
             f"domain {spec.name!r} was trained on train and val, and its test images have no "
             "labels: nothing is left to evaluate it on. Score them with --labels, or send them in "
             "with --submission."
         )
+    splits = load_splits(spec, source, cache_dir)
     found = next(name for name in (split, "val", "train") if name in splits)
     return found, splits[found]
 
