@@ -60,9 +60,6 @@ $(OLDEST_VENV)/.dev: pyproject.toml tools/lower_bounds.py
 	$(OLDEST_VENV)/bin/python -m pip install --quiet -c $(OLDEST_VENV)/constraints.txt -e . --group dev
 	touch $@
 
-# Huge pages, and memory that is kept between steps, for both networks on a CPU.
-bench: export GLIBC_TUNABLES = \
-  glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368
 bench: $(VENV)/.runtime
 	$(RUN) benchmarks/input.py
 	$(RUN) benchmarks/train.py $(if $(PEER),--peer $(PEER))

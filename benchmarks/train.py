@@ -6,7 +6,7 @@ PYTHON is an interpreter that has PyTorch (it may be this one); without it ours 
 Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` rounds of one step
 of ours and one of the peer, in turn; the median, the least and the most. Images are uniform noise,
 the same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer
-has its input ready. Both inherit the environment; `make bench` sets the allocator's huge pages.
+has its input ready. Both inherit the environment, and with it settings of the allocator.
 """
 
 import argparse
