@@ -18,10 +18,7 @@ from radapt_jax.data.decathlon import prepare_decathlon
 from radapt_jax.data.loading import load_domain
 from radapt_jax.failures import DomainsFailed
 
-pytestmark = [
-    pytest.mark.skipif(not LIKE.is_dir(), reason="decathlon_like is not here"),
-    pytest.mark.xdist_group("decathlon"),
-]
+pytestmark = pytest.mark.skipif(not LIKE.is_dir(), reason="decathlon_like is not here")
 DEFAULTS = {"source": "decathlon", "size": 64, "resize": 72, "squash": False}
 ON_SVHN = ("finetune", "scratch", "norm", "series")
 PLACES = ("parallel_early", "parallel_mid", "parallel_late", "parallel_half")
@@ -244,13 +241,14 @@ def test_all_domains_failing_leaves_the_workdir_free(prepared, tmp_path):
 
 def test_after_train_and_val_nothing_is_left_to_evaluate_on(runs, prepared, tmp_path, caplog):
     changes = {"domains": "svhn", "data.train_on": "train+val", "train_fraction": 0.5}
-    rows = loop.train_and_evaluate(recipe("linear", prepared, **changes), tmp_path)
+    rows = loop.train_and_evaluate(recipe("linear", prepared, **changes), tmp_path / "latest")
     svhn = rows[-1]
     assert (svhn.split, svhn.count, svhn.top1) == ("nothing", 0, None)
     assert svhn.trained_on == "50 % of train+val"
     assert "nothing is left to evaluate it on" in caplog.text
+    best = recipe("linear", prepared, **changes, export="best")
     with pytest.raises(ValueError, match="no validation images"):
-        loop.train_and_evaluate(recipe("linear", prepared, **changes, export="best"), tmp_path)
+        loop.train_and_evaluate(best, tmp_path / "best")
 
 
 def test_a_compressed_domain_keeps_its_images(runs, prepared, tmp_path):

@@ -50,7 +50,6 @@ def pretrained(cache_dir, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.xdist_group("end")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_restores_and_counts(method, pretrained, cache_dir, tmp_path):
     changes = {"domains": "digits", "init_from": str(pretrained), "export": "best"}
@@ -75,7 +74,6 @@ def test_every_method_trains_restores_and_counts(method, pretrained, cache_dir, 
     assert (tmp_path / "results.png").stat().st_size > 10_000
 
 
-@pytest.mark.xdist_group("end")
 def test_new_domains_start_from_the_backbones_norms(pretrained, cache_dir, tmp_path, monkeypatch):
     """Norms with statistics are copied; adapters, their norms and the head are fresh."""
     starts = {}
@@ -99,7 +97,6 @@ def test_new_domains_start_from_the_backbones_norms(pretrained, cache_dir, tmp_p
             np.testing.assert_array_equal(leaf, source[path], err_msg=path)
 
 
-@pytest.mark.xdist_group("end")
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_path, monkeypatch):
     """Stopped within the second of two domains: the first is kept, the second resumed, exactly."""
     changes = {"domains": "digits,faces", "init_from": str(pretrained), "train.steps": 6}
@@ -140,7 +137,6 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_
     assert facts[0] == facts[1]
 
 
-@pytest.mark.xdist_group("end")
 @pytest.mark.parametrize("killed_in", ["save_member", "save_shared"])
 def test_a_kill_while_the_first_domain_is_saved(killed_in, cache_dir, tmp_path, monkeypatch):
     """The source's weights are shared ones after the restart, too."""
@@ -158,7 +154,6 @@ def test_a_kill_while_the_first_domain_is_saved(killed_in, cache_dir, tmp_path, 
     assert not Family.load(tmp_path)["pictures"].has_own_weights
 
 
-@pytest.mark.xdist_group("end")
 def test_a_resumed_domain_must_be_the_one_it_was(pretrained, cache_dir, tmp_path):
     """Another mean under the same weights would be silently wrong."""
     config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
@@ -169,7 +164,6 @@ def test_a_resumed_domain_must_be_the_one_it_was(pretrained, cache_dir, tmp_path
         loop.train_and_evaluate(config, tmp_path)
 
 
-@pytest.mark.xdist_group("end")
 def test_a_table_without_the_sources_images(pretrained, cache_dir, tmp_path, monkeypatch, caplog):
     """Where pre-training images are elsewhere, the targets are trained and evaluated still."""
     plain = evaluation.load_one_split
@@ -187,7 +181,6 @@ def test_a_table_without_the_sources_images(pretrained, cache_dir, tmp_path, mon
     assert "they add 0." in report.table(rows[1:])
 
 
-@pytest.mark.xdist_group("end")
 def test_compress_and_join(pretrained, cache_dir, tmp_path):
     """One command compresses and fine-tunes; another adds a domain to the compressed family."""
     changes = {"init_from": str(pretrained), "domains": "digits,faces"}
@@ -229,7 +222,6 @@ def test_compress_and_join(pretrained, cache_dir, tmp_path):
     chex.assert_trees_all_equal(joined.variables("digits"), family.variables("digits"))
 
 
-@pytest.mark.xdist_group("end")
 def test_wrong_runs_are_refused_before_they_start(pretrained, cache_dir, tmp_path):
     def run(recipe="parallel", workdir=tmp_path / "new", **changes):
         defaults = {"domains": "digits", "init_from": str(pretrained)}
@@ -263,7 +255,6 @@ def test_wrong_runs_are_refused_before_they_start(pretrained, cache_dir, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.xdist_group("end")
 def test_a_loss_that_is_not_finite_stops_the_run(pretrained, cache_dir, tmp_path):
     changes = {"domains": "digits", "init_from": str(pretrained), "optim.learning_rate": 1e30}
     with pytest.raises(FloatingPointError, match="digits: the loss is"):
@@ -288,7 +279,6 @@ def command(clone, *arguments):
     )
 
 
-@pytest.mark.xdist_group("commands")
 def test_the_commands(clone, cache_dir):
     """train.py twice and eval.py, as the README has them, on fewer steps."""
     less = ("--config.train.steps=3", "--config.train.evals=1", "--config.backbone.width=0.125")
@@ -321,7 +311,6 @@ def test_the_commands(clone, cache_dir):
     assert again.stdout.split("Written to")[0].strip() == table
 
 
-@pytest.mark.xdist_group("commands")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

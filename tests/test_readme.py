@@ -84,7 +84,6 @@ def test_all_commands_are_known():
         assert command in CI or called.startswith((*scripts, "-m radapt_jax ")), command
 
 
-@pytest.mark.xdist_group("readme")
 def test_commands_in_order(clone):
     """The training commands on fewer steps and a narrower network, the others as they stand."""
     for command in COMMANDS:
@@ -100,7 +99,6 @@ def test_commands_in_order(clone):
         assert "times the backbone's parameters in all" in run(clone, arguments), command
 
 
-@pytest.mark.xdist_group("readme")
 def test_example_on_a_quickstart_family(clone):
     """The Makefile's quickstart, shortened, then the README's Python example on its result."""
     assert len(QUICKSTART) == 3
@@ -121,7 +119,6 @@ def test_example_on_a_quickstart_family(clone):
             assert run(clone, arguments), command
 
 
-@pytest.mark.xdist_group("readme")
 def test_benchmark_runs(clone):
     """At a size where it takes seconds; what it measures is not asserted."""
     (command,) = [command for command in COMMANDS if "benchmarks/" in command]
