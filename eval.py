@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from radapt_jax import challenge, startup
+from radapt_jax.data.batches import CROPS
 from radapt_jax.decathlon_table import run_tables
 from radapt_jax.evaluate import evaluate_family
 from radapt_jax.family import Family
@@ -24,7 +25,7 @@ from radapt_jax.tables import STYLES
 _WORKDIR = flags.DEFINE_string("workdir", None, "finished runs, comma-separated", required=True)
 _DOMAINS = flags.DEFINE_string("domains", "", "comma-separated; default: all")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "images to evaluate on")
-_CROPS = flags.DEFINE_enum("crops", "1", ["1", "5", "10"], "views of an image, averaged")
+_CROPS = flags.DEFINE_enum("crops", "1", list(map(str, CROPS)), "views of an image, averaged")
 _LABELS = flags.DEFINE_string("labels", None, "folder of <domain>_test.json: score test images")
 _SUBMISSION = flags.DEFINE_string("submission", None, "write the decathlon's answers to this file")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the images are now, if they moved")
@@ -50,11 +51,12 @@ def main(_: list[str]) -> None:
         raise ValueError(f"a submission is of one run; found {len(workdirs)} in --workdir.")
     runs = {}
     for workdir in workdirs:
-        family = Family.load(workdir)
         if not (_LABELS.value or _SUBMISSION.value):
             wanted = domains or None
+            family = Family.load(workdir, wanted)
             runs[workdir] = evaluate_family(family, domains=wanted, split=_SPLIT.value, **options)
             continue
+        family = Family.load(workdir)
         answers = challenge.answers(family, domains, **options)
         if _SUBMISSION.value:
             challenge.write_submission(answers, _SUBMISSION.value)

@@ -22,7 +22,8 @@ def main(_: list[str]) -> None:
     try:
         rows = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     except DomainsFailed as failed:
-        print(report.table(failed.rows))
+        if failed.rows:
+            print(report.table(failed.rows))
         raise
     print(report.table(rows))
     print(f"Written to {_WORKDIR.value}: results.md, results.json, results.png.")

@@ -12,15 +12,13 @@ import argparse
 import csv
 import io
 import itertools
-import os
-import platform
 import resource
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import jax
+import machine
 import numpy as np
 import PIL
 from PIL import Image
@@ -166,11 +164,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "input.csv")
     parser.add_argument("--only", choices=("decoding", "reading", "imagenet"))
     arguments = parser.parse_args()
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
-    device = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}"
-    facts = {"device": device, "jax": jax.__version__, "commit": git.stdout.strip()}
+    facts = machine.facts()
     mixed = [(72, 72), (72, 108), (144, 72), (72, 96)]
     lines = []
     with tempfile.TemporaryDirectory() as folder:

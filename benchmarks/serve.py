@@ -9,9 +9,6 @@ the largest beside it.
 
 import argparse
 import csv
-import os
-import platform
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 import flax
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
 
 import radapt_jax as ra
@@ -162,18 +160,12 @@ def main():
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", default="benchmarks/serve.csv")
     arguments = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    device = jax.devices()[0]
     facts = {
         "width": arguments.width,
         "size": arguments.size,
         "batch": arguments.batch,
-        "device": f"{device.device_kind}, {os.cpu_count()} cores, {platform.machine()}",
-        "jax": jax.__version__,
+        **machine.facts(),
         "flax": flax.__version__,
-        "commit": commit.stdout.strip(),
     }
     rows = []
     for what, times in measure(arguments):

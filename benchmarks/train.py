@@ -12,8 +12,6 @@ has its input ready. Both inherit the environment, and with it settings of the a
 import argparse
 import csv
 import json
-import os
-import platform
 import subprocess
 import tempfile
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
 
 from radapt_jax import ModelSpec, initial_variables, optim, trees
@@ -183,17 +182,14 @@ def main():
     parser.add_argument("--only", default="", help="rows, separated by semicolons")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "train.csv")
     arguments = parser.parse_args()
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
-    device = jax.devices()[0].device_kind
+    facts = machine.facts()
+    jax_version = f"jax {facts.pop('jax')}"
     shared = {
         "n": arguments.repeats,
         "size": arguments.size,
         "width": arguments.width,
         "dtype": arguments.dtype,
-        "device": f"{device}, {os.cpu_count()} cores, {platform.machine()}",
-        "commit": git.stdout.strip(),
+        **facts,
     }
     rows = [f"train {name}" for name in METHODS] + [f"infer {name}" for name in INFERENCE]
     rows = [row for row in rows if not arguments.only or row in arguments.only.split(";")]
@@ -218,7 +214,7 @@ def main():
                     )
                     peer = fastest(started)
                 ours, theirs = measure(run, peer, arguments.repeats)
-                found = [("radapt_jax", "", f"jax {jax.__version__}", ours)]
+                found = [("radapt_jax", "", jax_version, ours)]
                 if peer is not None:
                     variant = " ".join(key for key, value in peer.variant.items() if value)
                     found.append(("PyTorch", variant or "plain", f"torch {peer.torch}", theirs))

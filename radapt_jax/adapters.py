@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -45,13 +46,7 @@ class ParallelAdapter(nn.Module):
     ) -> Float[Array, "b h2 w2 d"]:
         shape = (x.shape[-1], self.features)
         alpha = domain_variable(self, "adapters", "kernel", INITS[self.initializer], shape).value
-        alpha = alpha.astype(self.dtype)
-        if train and self.dropout == 0 and self.dtype in FOLDED_DTYPES:
-            return convolve(x, kernel, self.stride, alpha)
-        y = convolve(x, kernel, self.stride)
-        read = centre(x, self.stride)
-        read = ChannelDropout(self.dropout, self.axis_name, name="dropout")(read, train=train)
-        return y + read @ alpha
+        return _beside(self, x, kernel, [alpha], train)
 
 
 class LowRankAdapter(nn.Module):
@@ -81,13 +76,23 @@ class LowRankAdapter(nn.Module):
             beta = domain_variable(self, "adapters", "beta", he_normal, shape).value
         init = INITS[self.initializer]
         gamma = domain_variable(self, "adapters", "gamma", init, (self.rank, self.features)).value
-        beta, gamma = beta.astype(self.dtype), gamma.astype(self.dtype)
-        if train and self.dropout == 0 and self.dtype in FOLDED_DTYPES:
-            return convolve(x, kernel, self.stride, beta @ gamma)
-        y = convolve(x, kernel, self.stride)
-        read = centre(x, self.stride)
-        read = ChannelDropout(self.dropout, self.axis_name, name="dropout")(read, train=train)
-        return y + (read @ beta) @ gamma
+        return _beside(self, x, kernel, [beta, gamma], train)
+
+
+def _beside(
+    adapter: ParallelAdapter | LowRankAdapter,
+    x: Array,
+    kernel: Array,
+    factors: Sequence[Array],
+    train: bool,
+) -> Array:
+    """Return f * x + α * x, with α the product of `factors`."""
+    factors = [factor.astype(adapter.dtype) for factor in factors]
+    if train and adapter.dropout == 0 and adapter.dtype in FOLDED_DTYPES:
+        return convolve(x, kernel, adapter.stride, functools.reduce(jnp.matmul, factors))
+    read = centre(x, adapter.stride)
+    read = ChannelDropout(adapter.dropout, adapter.axis_name, name="dropout")(read, train=train)
+    return convolve(x, kernel, adapter.stride) + functools.reduce(jnp.matmul, factors, read)
 
 
 def rank_of(ranks: Ranks, conv: str, inputs: int, outputs: int) -> int:

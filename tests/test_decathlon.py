@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from archives import LIKE, make_archives
 from conftest import ROOT
+from PIL import Image
 
 from radapt_jax import DECATHLON, Family, challenge, decathlon_score, loop
 from radapt_jax.data.decathlon import prepare_decathlon
@@ -159,7 +161,9 @@ def test_answers_are_the_predictions_of_the_family(runs, prepared):
     spec = family["svhn"].data
     images, numbers = {}, []
     for example in spec.open().splits["test"]():
-        images[example.image_id] = family.preprocess([_bytes(example.image)], domain="svhn")[0]
+        images[example.image_id] = family.preprocess(
+            Image.open(io.BytesIO(example.image)), domain="svhn"
+        )[0]
         numbers.append(example.image_id)
     batch = np.stack([images[number] for number in sorted(numbers)])
     labels = family.predict(batch, domain="svhn").argmax(1)
@@ -168,14 +172,6 @@ def test_answers_are_the_predictions_of_the_family(runs, prepared):
         (number, base + int(label)) for number, label in zip(sorted(numbers), labels, strict=True)
     ]
     assert found == expected
-
-
-def _bytes(image):
-    from io import BytesIO
-
-    from PIL import Image
-
-    return image if not isinstance(image, bytes) else Image.open(BytesIO(image))
 
 
 def test_what_cannot_be_submitted_or_scored_is_said(runs, prepared, tmp_path):

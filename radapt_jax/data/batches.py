@@ -63,7 +63,12 @@ def eval_views(split: Split, domain: Domain, positions: np.ndarray, crops: int =
 
     Args:
       crops: 1 (the centre), 5 (and the corners) or 10 (and mirrored, if the domain is).
+
+    Raises:
+      ValueError: another number of crops.
     """
+    if crops not in CROPS:
+        raise ValueError(f"found {crops} crops; expected one of {CROPS}.")
     room = split.extents[split.index[positions]] - domain.size
     places = [room // 2]
     if crops > 1:

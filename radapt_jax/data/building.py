@@ -89,15 +89,12 @@ def check_unreadable(
     name: str, split: str, images: int, unreadable: Sequence[Sequence], share: float
 ) -> None:
     """Raise ValueError if more than this share of a split's images cannot be read."""
-    if not unreadable:
-        return
-    told = f"{len(unreadable):,} of {images + len(unreadable):,} images of {split} cannot be read"
     if len(unreadable) > share * (images + len(unreadable)):
         raise ValueError(
-            f"domain {name!r}: {told}, {share:.2%} may be. The first: {unreadable[0][0]}\n"
+            f"domain {name!r}: {len(unreadable):,} of {images + len(unreadable):,} images of "
+            f"{split} cannot be read, {share:.2%} may be. The first: {unreadable[0][0]}\n"
             "Mend or remove them, or leave them out with --config.data.max_unreadable=SHARE."
         )
-    log.warning("%s: %s, and are left out. The first: %s", name, told, unreadable[0][0])
 
 
 def _fill(building: Path, source: Source, split: str, resize: int, squash: bool) -> dict:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import mmap
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy as np
 from radapt_jax.data.building import build, check_unreadable
 from radapt_jax.data.images import MAX_ASPECT
 from radapt_jax.data.sources import Source
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2
 RESIDENT_LIMIT = 1 << 30  # bytes of a file that may be mapped into memory at a time
@@ -156,5 +159,13 @@ def load_split(
             f"{folder} is damaged: found {len(pixels.values):,} bytes of pixels, expected "
             f"{expected:,}. Delete the folder; it is built again."
         )
-    unread = tuple(image_id for _, image_id in facts["unreadable"])
+    if unreadable := facts["unreadable"]:
+        log.warning(
+            "%s: %d images of %s cannot be read, and are left out. The first: %s",
+            source.name,
+            len(unreadable),
+            split,
+            unreadable[0][0],
+        )
+    unread = tuple(image_id for _, image_id in unreadable)
     return Split(pixels, **arrays, unread=unread, index=np.arange(len(arrays["labels"])))

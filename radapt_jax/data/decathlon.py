@@ -24,7 +24,7 @@ from radapt_jax.data.archives import (
 )
 from radapt_jax.data.archives import ArchiveFacts as ArchiveFacts
 from radapt_jax.data.prepared import open_decathlon as open_decathlon
-from radapt_jax.domains import DECATHLON
+from radapt_jax.domains import DECATHLON, decathlon_name
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def prepare_decathlon(
         the domain's facts, images are missing, or a name is none of a domain.
     """
     archives, data_dir = Path(archives).expanduser(), Path(data_dir).expanduser()
-    names = list(dict.fromkeys(name.replace("_", "-") for name in domains))
+    names = list(dict.fromkeys(decathlon_name(name) or name for name in domains))
     if unknown := [name for name in names if name not in DECATHLON]:
         raise ValueError(f"found domains {unknown}; expected some of {list(DECATHLON)}.")
     missing = [name for name in names if not _is_prepared(name, data_dir)]

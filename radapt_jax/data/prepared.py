@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from radapt_jax.data.sources import Example, Source
-from radapt_jax.domains import DECATHLON
+from radapt_jax.domains import DECATHLON, decathlon_name
 
 # As prepared by us, and by tensorflow-datasets' own builder.
 DECATHLON_DATASETS = ("decathlon", "visual_domain_decathlon")
@@ -74,8 +74,8 @@ def open_decathlon(name: str, data_dir: str | Path) -> Source:
       FileNotFoundError: neither is there.
       ValueError: `name` is no domain of the challenge, or what is there is not that domain.
     """
-    domain = name.replace("_", "-")
-    if domain not in DECATHLON:
+    domain = decathlon_name(name)
+    if domain is None:
         raise ValueError(f"found domain {name!r}; expected one of {list(DECATHLON)}.")
     for dataset in DECATHLON_DATASETS:
         try:
