@@ -25,7 +25,8 @@ import numpy as np
 from radapt_jax import ModelSpec, initial_variables, optim, trees
 from radapt_jax.domains import DECATHLON, Domain
 from radapt_jax.fuse import fold
-from radapt_jax.steps import State, make_train_step
+from radapt_jax.steps import make_train_step
+from radapt_jax.update import State
 
 ROOT = Path(__file__).parents[1]
 CLASSES = 100

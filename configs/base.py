@@ -58,6 +58,8 @@ def get_config() -> config_dict.ConfigDict:
 
     config.train = config_dict.ConfigDict()
     config.train.batch_size = 128  # images a step, over all devices
+    config.train.accumulate = 1  # parts a batch is computed in, where it does not fit in memory
+    config.train.together = 1  # domains trained at once, on a device each; their filters are frozen
     config.train.epochs = 120.0
     config.train.steps = 0  # instead of epochs, where above 0
     config.train.evals = 20  # evaluations (and checkpoints) in a run

@@ -30,7 +30,7 @@ class ParallelAdapter(nn.Module):
 
     `__call__(x, kernel, train=...)` takes the input of the shared convolution, (b, h, w, c), and
     its filter, and returns (b, h/stride, w/stride, features). In training α is folded into the
-    filter, unless its input is dropped out or the computation is in bfloat16.
+    filter, unless its input is dropped out, the computation is in bfloat16, or `fold` is off.
     """
 
     features: int
@@ -39,6 +39,7 @@ class ParallelAdapter(nn.Module):
     initializer: str = "zeros"
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    fold: bool = True
 
     @nn.compact
     def __call__(
@@ -64,6 +65,7 @@ class LowRankAdapter(nn.Module):
     initializer: str = "zeros"
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    fold: bool = True
 
     @nn.compact
     def __call__(
@@ -88,7 +90,8 @@ def _beside(
 ) -> Array:
     """Return f * x + α * x, with α the product of `factors`."""
     factors = [factor.astype(adapter.dtype) for factor in factors]
-    if train and adapter.dropout == 0 and adapter.dtype in FOLDED_DTYPES:
+    fold = adapter.fold and adapter.dtype in FOLDED_DTYPES
+    if train and fold and adapter.dropout == 0:
         return convolve(x, kernel, adapter.stride, functools.reduce(jnp.matmul, factors))
     read = centre(x, adapter.stride)
     read = ChannelDropout(adapter.dropout, adapter.axis_name, name="dropout")(read, train=train)
@@ -152,6 +155,7 @@ class AdaptedConv(nn.Module):
     axis_name: str | None = None
     norm_axis: str | None = None
     ranks: Ranks = 0.5
+    fold: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
@@ -165,6 +169,7 @@ class AdaptedConv(nn.Module):
                 self.initializer,
                 self.dtype,
                 self.axis_name,
+                self.fold,
                 name="adapter",
             )
             return parallel(x, kernel, train=train)
@@ -181,6 +186,7 @@ class AdaptedConv(nn.Module):
                 self.initializer,
                 self.dtype,
                 self.axis_name,
+                self.fold,
                 name="adapter",
             )
             return low_rank(x, kernel, train=train)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +19,8 @@ from radapt_jax.failures import Failures
 from radapt_jax.family import Family
 from radapt_jax.member import Member
 from radapt_jax.models.initial import initial_variables
-from radapt_jax.training import Job, train_domain
+from radapt_jax.plan import Job
+from radapt_jax.training import train_domains
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +68,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
         family = family or _begin_compressed(config, compressed, names, workdir)
     elif family is not None and not (workdir / "shared").is_dir():
         family.save(workdir)
-    for name, job in jobs.items():
-        with failures.of(name):
-            family = _train_and_add(config, family, job(family), workdir)
+    waiting = list(jobs)
+    for start in range(0, len(waiting), config.train.together):
+        ready = []
+        for name in waiting[start : start + config.train.together]:
+            with failures.of(name):
+                ready.append(jobs[name](family))
+        family = _train(family, ready, workdir, failures)
     assert family is not None, "a run has ended if the domain failed that founds the family"
     rows = _evaluate(config, family)
     report.write(rows, workdir)
@@ -166,7 +172,7 @@ def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
     spec = settings.model_spec(config, family.shared.ranks if joins and family else None)
     fresh = initial_variables(spec, data.domain.num_classes, config.seed)
     if config.start == "random":
-        return Job(data, spec, fresh)
+        return Job(config, data, spec, fresh)
     assert family is not None, "settings.check wants init_from for start='backbone'"
     params = trees.to_numpy(family.shared_for(spec))
     if joins and config.compress.dense:
@@ -176,14 +182,14 @@ def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
         results = {"projection_error": error}
         if "val" in dense.results:
             results["dense_val"] = dense.results["val"]
-        return Job(data, spec, {**member.variables, "params": params}, results)
+        return Job(config, data, spec, {**member.variables, "params": params}, results)
     leaves = trees.flatten({**fresh, "params": params})
     if family.shared.source is not None:
         for path, leaf in trees.flatten(family[family.shared.source].variables).items():
             is_norm = path.startswith("batch_stats/") or optim.label(path) == "norms"
             if is_norm and "/adapter/" not in path:
                 leaves[path] = np.array(leaf)
-    return Job(data, spec, trees.unflatten(leaves))
+    return Job(config, data, spec, trees.unflatten(leaves))
 
 
 def _compressed(config: ConfigDict, workdir: Path) -> tuple[Family, list[str]]:
@@ -234,13 +240,40 @@ def _compressed_job(
     settings.check_same_images(config, spec)
     data = DomainData(member.domain, load_splits(spec, source, config.data.cache), spec)
     _check_export(config, data)
-    return lambda _: Job(data, member.spec, trees.to_numpy(compressed.variables(name)))
+    return lambda _: Job(config, data, member.spec, trees.to_numpy(compressed.variables(name)))
 
 
-def _train_and_add(config: ConfigDict, family: Family | None, job: Job, workdir: Path) -> Family:
-    """Train one domain, add it to the family (made here if this is the source), save it."""
-    spec, name = job.spec, job.data.domain.name
-    variables, results = train_domain(config, job, workdir)
+def _train(
+    family: Family | None, jobs: Sequence[Job], workdir: Path, failures: Failures
+) -> Family | None:
+    """Train domains, at once if there are several, and return the family with them in it.
+
+    If that fails they go on one by one, so that it is known which it was.
+    """
+    left = {job.name: job for job in jobs}
+    if len(jobs) > 1:
+        try:
+            for job, variables, results in train_domains(jobs, workdir):
+                family = _add(family, job, variables, results, workdir)
+                del left[job.name]
+        except Exception as error:
+            log.warning("%s: %s They go on one by one.", ", ".join(left), error)
+    for job in left.values():
+        with failures.of(job.name):
+            for _, variables, results in train_domains([job], workdir):
+                family = _add(family, job, variables, results, workdir)
+    return family
+
+
+def _add(
+    family: Family | None,
+    job: Job,
+    variables: dict[str, Any],
+    results: dict[str, float],
+    workdir: Path,
+) -> Family:
+    """Add a domain that is trained to the family (made here if it is the source), and save it."""
+    config, spec, name = job.config, job.spec, job.name
     if family is None:
         family = Family(
             Shared(variables["params"], spec.backbone, spec.width, name, adapter=spec.adapter)

@@ -17,8 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from radapt_jax.data.augment import normalise
 from radapt_jax.domains import Domain
-
-NEVER = -1e30  # logit of a class that is padding; exp of it is 0
+from radapt_jax.metrics import NEVER
 
 
 def pad_head(adapters: Mapping[str, Any], classes: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ FREE = (
     "data.max_unreadable",
     "data.on_device",
     "train.log_every",
+    "train.together",
 )
 
 
@@ -62,14 +63,21 @@ def check(config: ConfigDict, devices: int) -> None:
             f"expected one of {list(DTYPES)}."
         )
     train = config.train
-    if train.batch_size < 1 or train.batch_size % devices:
-        raise ValueError(
-            f"found config.train.batch_size {train.batch_size}; expected a positive multiple of "
-            f"the {devices} devices that share a batch."
-        )
-    for entry in ("evals", "log_every"):
+    for entry in ("evals", "log_every", "accumulate", "together"):
         if train[entry] < 1:
             raise ValueError(f"found config.train.{entry} {train[entry]}; expected at least 1.")
+    if train.batch_size < 1 or train.batch_size % (devices * train.accumulate):
+        raise ValueError(
+            f"found config.train.batch_size {train.batch_size}; expected a positive multiple of "
+            f"the {devices} devices that share a batch, times config.train.accumulate "
+            f"({train.accumulate})."
+        )
+    if train.together > 1 and (config.optim.decay.filters is not None or config.data.on_device):
+        raise ValueError(
+            f"found config.train.together {train.together}; domains are trained at once where "
+            "their filters are frozen (config.optim.decay.filters is None) and their images are "
+            "not kept on the device (config.data.on_device is False)."
+        )
     if train.steps < 0 or (train.steps == 0 and train.epochs <= 0):
         raise ValueError(
             f"found config.train.steps {train.steps} and epochs {train.epochs}; expected a "

@@ -13,7 +13,7 @@ from orbax.checkpoint import v1 as ocp
 from radapt_jax import ModelSpec, Shared, checkpoint, initial_variables, optim, trees
 from radapt_jax.checkpoint import TrainingCheckpoints
 from radapt_jax.member import Member
-from radapt_jax.steps import State
+from radapt_jax.update import State
 
 SPEC = ModelSpec(width=0.125, adapter="parallel", adapter_init="he_normal")
 

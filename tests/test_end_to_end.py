@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from radapt_jax import Family, checkpoint, logs, loop, report, training, trees
+from radapt_jax import Family, checkpoint, logs, loop, report, trees
 from radapt_jax import evaluate as evaluation
 from radapt_jax.data import batches
 
@@ -78,11 +78,11 @@ def test_new_domains_start_from_the_backbones_norms(pretrained, cache_dir, tmp_p
     """Norms with statistics are copied; adapters, their norms and the head are fresh."""
     starts = {}
 
-    def instead(config, job, workdir):
-        starts[job.data.domain.name] = job.variables
+    def instead(jobs, workdir):
+        starts[jobs[0].name] = jobs[0].variables
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "train_domain", instead)
+    monkeypatch.setattr(loop, "train_domains", instead)
     config = small("series", cache_dir, domains="digits", init_from=str(pretrained))
     with pytest.raises(KeyboardInterrupt):
         loop.train_and_evaluate(config, tmp_path)
@@ -106,24 +106,24 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_
 
     plain = batches.train_batch
 
-    def stopping(pixels, domain, batch_size, seed, step, devices):
+    def stopping(pixels, domain, batch_size, seed, step, *sharing):
         if domain.name == "faces" and step == 5:
             raise KeyboardInterrupt
-        return plain(pixels, domain, batch_size, seed, step, devices)
+        return plain(pixels, domain, batch_size, seed, step, *sharing)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.batches, "train_batch", stopping)
+        patch.setattr(batches, "train_batch", stopping)
         with pytest.raises(KeyboardInterrupt):
             loop.train_and_evaluate(config, tmp_path / "stopped")
     assert checkpoint.list_members(tmp_path / "stopped") == ["digits", "pictures"]
     seen = []
 
-    def counting(pixels, domain, batch_size, seed, step, devices):
+    def counting(pixels, domain, batch_size, seed, step, *sharing):
         seen.append((domain.name, step))
-        return plain(pixels, domain, batch_size, seed, step, devices)
+        return plain(pixels, domain, batch_size, seed, step, *sharing)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.batches, "train_batch", counting)
+        patch.setattr(batches, "train_batch", counting)
         loop.train_and_evaluate(config, tmp_path / "stopped")
     assert [step for _, step in seen] == [4, 5]
     whole, stopped = (Family.load(tmp_path / name) for name in ("whole", "stopped"))

@@ -11,7 +11,7 @@ from conftest import SHARED
 
 from radapt_jax import import_original, optim, trees
 from radapt_jax.models import resnet26
-from radapt_jax.steps import State, update
+from radapt_jax.update import State, update
 
 COPIES = Path(__file__).parent / "parity"
 FILES = ("parallel_11", "series_11", "bn_scratch", "parallel_2tasks")

@@ -11,7 +11,8 @@ from radapt_jax import ModelSpec, initial_variables, optim, trees
 from radapt_jax.data import batches
 from radapt_jax.data.resident import DevicePixels
 from radapt_jax.evaluate import evaluate, judge
-from radapt_jax.steps import State, make_eval_step, make_train_step, replicate
+from radapt_jax.steps import make_eval_step, make_train_step
+from radapt_jax.update import State, replicate
 
 ADAPT = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 BATCH = 32

@@ -8,8 +8,6 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
-from radapt_jax.domains import Domain
-
 
 def normalise(images: UInt8[Array, "b h w 3"], mean: Any, std: Any) -> Float[Array, "b h w 3"]:
     """Map uint8 [0, 255] to float32 with the domain's mean and std, which are for [0, 1]."""
@@ -17,22 +15,28 @@ def normalise(images: UInt8[Array, "b h w 3"], mean: Any, std: Any) -> Float[Arr
 
 
 def network_input(
-    batch: Mapping[str, Array], resident: UInt32[Array, " n"] | None, domain: Domain
+    batch: Mapping[str, Array],
+    mean: Any,
+    std: Any,
+    resident: UInt32[Array, " n"] | None = None,
+    size: int = 0,
 ) -> Float[Array, "b s s 3"]:
     """Return a batch as the network sees it.
 
     Args:
       batch: "flip" and either "image", cut on the host, or "begin" and "stride", to be cut here
         (see `batches.HostPixels` and `resident.DevicePixels`).
+      mean, std: of the domain, (3,), for values in [0, 1].
       resident: the pixels of all images, where they are kept on the device.
+      size: side of the windows that are cut from them.
     """
     if resident is None:
         images = batch["image"]
     else:
-        images = cut(resident, batch["begin"], batch["stride"], domain.size)
+        images = cut(resident, batch["begin"], batch["stride"], size)
     flips = batch["flip"][:, None, None, None]
     images = jnp.where(flips, images[:, :, ::-1], images)
-    return normalise(images, jnp.array(domain.mean), jnp.array(domain.std))
+    return normalise(images, jnp.asarray(mean), jnp.asarray(std))
 
 
 def cut(

@@ -103,15 +103,24 @@ class HostPixels:
 
 
 def train_batch(
-    pixels: Any, domain: Domain, batch_size: int, seed: int, step: int, devices: int
+    pixels: Any,
+    domain: Domain,
+    batch_size: int,
+    seed: int,
+    step: int,
+    devices: int,
+    parts: int = 1,
 ) -> dict[str, np.ndarray]:
     """Return the batch of one step, every array (devices, batch_size / devices, ...).
 
     Args:
       pixels: `HostPixels` or `resident.DevicePixels`.
+      parts: as of `update.update`; all devices together have the same images in a part, however
+        many they are.
     """
     views = train_views(pixels.split, domain, batch_size, seed, step)
-    return shard({**pixels.cut(views), "label": pixels.split.targets[views.positions]}, devices)
+    batch = {**pixels.cut(views), "label": pixels.split.targets[views.positions]}
+    return shard(batch, devices, parts)
 
 
 def eval_batches(
@@ -131,9 +140,12 @@ def eval_batches(
         yield len(real), shard(batch, devices)
 
 
-def shard(batch: Mapping[str, np.ndarray], devices: int) -> dict[str, np.ndarray]:
+def shard(batch: Mapping[str, np.ndarray], devices: int, parts: int = 1) -> dict[str, np.ndarray]:
     """Split the leading axis over devices: (b, ...) to (devices, b / devices, ...)."""
-    return {
-        name: array.reshape(devices, array.shape[0] // devices, *array.shape[1:])
-        for name, array in batch.items()
-    }
+
+    def split(array: np.ndarray) -> np.ndarray:
+        size, rest = len(array) // (parts * devices), array.shape[1:]
+        dealt = array.reshape(parts, devices, size, *rest).swapaxes(0, 1)
+        return dealt.reshape(devices, parts * size, *rest)
+
+    return {name: split(array) for name, array in batch.items()}

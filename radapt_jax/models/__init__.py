@@ -45,7 +45,7 @@ class ModelSpec:
             raise TypeError(f"found ranks {self.ranks!r}; expected a share, or integers by name.")
 
     def build(self, num_classes: int, **runtime: Any) -> ResNet26:
-        """Return the network; `runtime` holds dtype, axis_name and sync_norm."""
+        """Return the network; `runtime` holds dtype, axis_name, sync_norm and fold."""
         options = dataclasses.asdict(self)
         return BACKBONES[options.pop("backbone")](num_classes, **options, **runtime)
 

@@ -102,6 +102,7 @@ class ResNet26(nn.Module):
     sync_norm: bool = False
     ranks: adapters.Ranks = 0.5
     folded_norms: bool = False
+    fold: bool = True
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"], *, train: bool) -> Float[Array, "b k"]:
@@ -122,6 +123,7 @@ class ResNet26(nn.Module):
             "axis_name": self.axis_name,
             "norm_axis": norm_axis,
             "ranks": self.ranks,
+            "fold": self.fold,
         }
         x = AdaptedConv(
             scaled(STEM_CHANNELS, self.width),
@@ -167,6 +169,7 @@ def resnet26(
     sync_norm: bool = False,
     ranks: adapters.Ranks = 0.5,
     folded_norms: bool = False,
+    fold: bool = True,
 ) -> ResNet26:
     """ResNet-26 with residual adapters (CVPR 2018, section 3.2): 25 convolutions and a head.
 
@@ -192,6 +195,8 @@ def resnet26(
         ("stem", "stage1/block1/conv1", ...); those that are not in it carry no adapter.
       folded_norms: norms after convolutions are folded into them but for a bias (radapt_jax.fold);
         evaluation only.
+      fold: compute parallel adapters in training through the folded filter, where that is exact;
+        off where domains are mapped over, since each would need a filter of its own.
 
     Raises:
       ValueError: an unknown option, a width without whole channels, or dropout without parallel
@@ -232,6 +237,7 @@ def resnet26(
         sync_norm,
         FrozenDict(ranks) if isinstance(ranks, Mapping) else float(ranks),
         folded_norms,
+        fold,
     )
 
 

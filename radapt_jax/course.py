@@ -1,0 +1,195 @@
+"""One domain's way through its training: where it goes on, what is written, what comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from radapt_jax import settings, trees
+from radapt_jax.checkpoint import TrainingCheckpoints
+from radapt_jax.data.loading import DomainData
+from radapt_jax.engine import pixels_of
+from radapt_jax.evaluate import evaluate, judge
+from radapt_jax.logs import RunLog
+from radapt_jax.plan import Job, Plan
+from radapt_jax.steps import make_eval_step
+from radapt_jax.update import State, replicate
+
+log = logging.getLogger(__name__)
+
+
+class Course:
+    """A domain that is being trained; a context manager, which is entered before the first step.
+
+    Args:
+      job: the domain.
+      workdir: of the run.
+      index: its place among those that are trained at once.
+      devices: for evaluation.
+    """
+
+    def __init__(self, job: Job, workdir: Path, index: int, devices: Sequence[jax.Device]) -> None:
+        self.job, self.plan = job, job.plan
+        self._workdir, self._index, self._devices = workdir, index, devices
+        self._folder = workdir / "training" / job.name
+        self.state = job.start()
+        frozen = ("params",) if self.plan.decay["filters"] is None else ()
+        self._checkpoints = TrainingCheckpoints(self._folder, frozen)
+
+    def __enter__(self) -> Course:
+        job, plan, config = self.job, self.plan, self.job.config
+        log.info(
+            "%s: %s, %d classes, %d training images, %d steps, decay %s",
+            job.name,
+            config.method,
+            job.data.domain.num_classes,
+            len(job.data.splits["train"]),
+            plan.total,
+            plan.decay,
+        )
+        _check_resumed(self._folder.with_name(f"{job.name}.json"), job.data, plan)
+        if (latest := self._checkpoints.latest) is not None:
+            self.state = self._checkpoints.load(latest, self.state)
+            log.info("%s: resumed at step %d of %d", job.name, latest, plan.total)
+        self._val = pixels_of(job, "val", self._devices) if "val" in job.data.splits else None
+        self._eval_step = make_eval_step(
+            job.spec,
+            job.data.domain,
+            devices=self._devices,
+            dtype=settings.DTYPES[config.backbone.dtype],
+        )
+        self._log = RunLog(
+            self._workdir, job.name, int(self.state.step), plan.total, config.train.batch_size
+        )
+        self._meter = Meter(self._index)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.__exit__()
+        self._checkpoints.__exit__()
+
+    def advance(self, done: int, measured: Mapping[str, Any]) -> None:
+        """Note what was measured in the step after which `done` are done."""
+        train = self.job.config.train
+        self._meter.add(measured, train.batch_size)
+        self._log.advance()
+        if done % train.log_every == 0 or done in self.plan.stops:
+            means = self._meter.means(self.job.name, done)
+            rate = float(self.plan.schedule(done - 1))
+            self._write(done, "train", **means, learning_rate=rate)
+            self._meter = Meter(self._index)
+
+    def stop(self, done: int, state: State) -> None:
+        """Evaluate the state on validation images, and save it."""
+        self.state, top1 = state, 0.0
+        if self._val is not None:
+            domain, batch_size = self.job.data.domain, self.job.config.train.batch_size
+            variables = replicate(state.variables, self._devices)
+            judged = judge(
+                self._eval_step, variables, self._val, domain, batch_size, len(self._devices)
+            )
+            found = evaluate(judged, self._val.split.targets, self._val.split.left_out)
+            top1 = found["top1"]
+            self._write(done, "val", loss=found["loss"], top1=top1)
+        self._checkpoints.save(done, state, top1)
+        self._meter = Meter(self._index)
+
+    def exported(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Return the variables that become the domain (NumPy), and their results."""
+        best = self.job.config.export == "best"
+        step = self._checkpoints.best if best else self._checkpoints.latest
+        assert step is not None, "the last step is among the stops"
+        if step != int(self.state.step):
+            self.state = self._checkpoints.load(step, self.state)
+        results = {"step": float(step)}
+        if self._val is not None:
+            results["val"] = self._checkpoints.top1()[step]
+        return trees.to_numpy(self.state.variables), results
+
+    def _write(self, done: int, split: str, **values: float) -> None:
+        self._log.write(done, done / self.plan.steps_per_epoch, split, **values)
+
+
+def reached(job: Job, workdir: Path) -> int:
+    """Return the step from which a domain's training goes on."""
+    with TrainingCheckpoints(workdir / "training" / job.name) as checkpoints:
+        return checkpoints.latest or 0
+
+
+def _check_resumed(path: Path, data: DomainData, plan: Plan) -> None:
+    """Write down what a training goes on with, or compare it with what it began with.
+
+    Raises:
+      ValueError: the domain, its images or its decay have changed since.
+    """
+    spec = dataclasses.asdict(data.spec)
+    del spec["dir"]
+    splits = {name: len(split) for name, split in data.splits.items()}
+    facts = {"domain": data.domain.to_json(), "data": spec, "images": splits, "decay": plan.decay}
+    now = json.loads(json.dumps(facts))
+    if path.is_file():
+        before = json.loads(path.read_text())
+        changed = [
+            f"  {part}.{key}: was {before[part].get(key)!r}, is {value!r}"
+            for part, entries in now.items()
+            for key, value in entries.items()
+            if before[part].get(key) != value
+        ]
+        if changed:
+            raise ValueError(
+                f"{data.domain.name}: its training began with something else ({path}):\n"
+                + "\n".join(changed)
+                + "\nSet it back to resume, use another --workdir, or delete the folder "
+                f"{path.with_suffix('')} and this file to train it anew."
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(now, indent=1) + "\n")
+
+
+class Meter:
+    """Means of the steps since it was made; reading them waits for the device.
+
+    Args:
+      index: the domain's place in what is measured, where several are trained at once.
+    """
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._measured: list[Mapping[str, jax.Array]] = []
+        self._images = 0
+        self._since = time.monotonic()
+
+    def add(self, measured: Mapping[str, jax.Array], images: int) -> None:
+        """Add a step of so many images."""
+        self._measured.append(measured)
+        self._images += images
+
+    def means(self, domain: str, step: int) -> dict[str, float]:
+        """Return mean loss (nats), top-1 (percent) and images per second.
+
+        Raises:
+          FloatingPointError: the loss is NaN or infinite.
+        """
+        values = jax.device_get(self._measured)
+        losses, top1s = (
+            [np.ravel(value[name])[self._index] for value in values] for name in ("loss", "top1")
+        )
+        loss = float(np.mean(losses))
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"{domain}: the loss is {loss} within the {len(values)} steps before step {step}. "
+                "Lower config.optim.learning_rate or add config.optim.warmup, in another --workdir."
+            )
+        return {
+            "loss": loss,
+            "top1": 100 * float(np.mean(top1s)),
+            "images_per_second": self._images / (time.monotonic() - self._since),
+        }
