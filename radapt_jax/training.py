@@ -15,8 +15,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from radapt_jax import optim, settings, trees
-from radapt_jax.checkpoint import TrainingCheckpoints
+from radapt_jax import files, optim, settings, trees
 from radapt_jax.data import batches
 from radapt_jax.data.loading import DomainData
 from radapt_jax.data.resident import DevicePixels
@@ -24,6 +23,7 @@ from radapt_jax.evaluate import evaluate, judge
 from radapt_jax.logs import RunLog
 from radapt_jax.models import ModelSpec
 from radapt_jax.steps import State, make_eval_step, make_train_step, replicate
+from radapt_jax.training_state import TrainingCheckpoints
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def _check_resumed(path: Path, data: DomainData, plan: Plan) -> None:
                 f"{path.with_suffix('')} and this file to train it anew."
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=1) + "\n")
+    files.write_atomically(path, json.dumps(now, indent=1) + "\n")
 
 
 class Meter:
