@@ -18,7 +18,7 @@ FLOORS = [
         "data.building",
         "data.augment",
     },
-    {"adapters", "data.cache", "score", "training_state"},
+    {"adapters", "data.cache", "score", "workdir", "training_state"},
     {"models.resnet26"},
     {"models", "data.batches", "data.loading", "data.decathlon", "published"},
     {"data.resident", "models.initial", "optim", "member", "original", "compress"},
