@@ -1,8 +1,10 @@
-"""What is on disk: shared weights once, each domain apart, training state apart from both.
+"""What is on disk: shared weights once, each domain apart, training states apart from both.
 
 <workdir>/shared/            Orbax: params             + card.json (network, fingerprint)
 <workdir>/domains/<name>/    Orbax: adapters, ...      + card.json (see `Member.card`)
-<workdir>/training/<name>/   Orbax: states to resume from, the latest and the best
+<workdir>/training/<name>/   states to resume from (see radapt_jax.training_state)
+
+Reading changes nothing, so that a family can be loaded while it is trained.
 """
 
 from __future__ import annotations
@@ -11,16 +13,13 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from flax import serialization
 from orbax.checkpoint import v1 as ocp
 
-from radapt_jax import trees
+from radapt_jax import files, trees
 from radapt_jax.member import FORMAT, Member, parse_card
 from radapt_jax.models import ModelSpec
 
@@ -75,7 +74,10 @@ def load_shared(workdir: str | Path) -> Shared:
       FileNotFoundError: no shared weights there.
       ValueError: the arrays are not those that were saved.
     """
-    folder = Path(workdir).absolute() / "shared"
+    return _steadily(_load_shared, Path(workdir).absolute() / "shared")
+
+
+def _load_shared(folder: Path) -> Shared:
     card = read_card(folder, "shared weights", "Pre-train first: configs/scratch.py.")
     try:
         facts = {key: card[key] for key in ("backbone", "width", "source", "adapter")}
@@ -102,8 +104,15 @@ def load_member(workdir: str | Path, name: str) -> Member:
       FileNotFoundError: no such domain there.
       ValueError: shapes, dtypes or values are not those the card tells of.
     """
-    folder = Path(workdir).absolute() / "domains" / name
-    card = read_card(folder, f"domain {name!r}", f"Domains there: {list_members(workdir)}.")
+
+    def load(folder: Path) -> Member:
+        return _load_member(folder, name, list_members(workdir))
+
+    return _steadily(load, Path(workdir).absolute() / "domains" / name)
+
+
+def _load_member(folder: Path, name: str, there: list[str]) -> Member:
+    card = read_card(folder, f"domain {name!r}", f"Domains there: {there}.")
     empty = Member.from_card(card, {name: {} for name in card.get("collections", [])}, str(folder))
     member = dataclasses.replace(empty, variables=_load(folder, empty.abstract()))
     return member.verified(card["sha256"], str(folder))
@@ -112,39 +121,74 @@ def load_member(workdir: str | Path, name: str) -> Member:
 def list_members(workdir: str | Path) -> list[str]:
     """Return the names of the domains saved under a workdir, sorted."""
     folder = Path(workdir) / "domains"
-    for old in folder.glob(".*.old"):
-        _recover(folder / old.name.removeprefix(".").removesuffix(".old"))
-    return sorted(path.parent.name for path in folder.glob(f"[!.]*/{CARD}"))
+    found = {path.parent.name for path in folder.glob(f"*/{CARD}")}
+    old = {name[1:-4] for name in found if name.startswith(".") and name.endswith(".old")}
+    return sorted({name for name in found if not name.startswith(".")} | old)
 
 
 def read_card(folder: Path, what: str, hint: str) -> dict[str, Any]:
-    _recover(folder)
     path = folder / CARD
     if not path.is_file():
         raise FileNotFoundError(f"found no {what} at {folder} (no {CARD}). {hint}")
     return parse_card(path.read_text(), str(path))
 
 
+def clean(workdir: str | Path) -> None:
+    """Put right what killed saves left; for the process alone that writes there."""
+    workdir = Path(workdir)
+    domains = (workdir / "domains").glob(".*.*")
+    names = {leftover.stem[1:] for leftover in domains if leftover.suffix in (".new", ".old")}
+    for folder in (workdir / "shared", *(workdir / "domains" / name for name in names)):
+        _settle(folder)
+
+
 def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> None:
     """Write a checkpoint with its card beside the old one, then put it in its place."""
-    _recover(folder)
-    new, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    ocp.save(new / VARIABLES, trees.to_numpy(tree))
-    (new / CARD).write_text(json.dumps(card, indent=1) + "\n")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(new, folder)
+    _settle(folder)
+    new, old = _beside(folder)
+    with files.saving(folder):
+        new.mkdir(parents=True)
+        ocp.save(new / VARIABLES, trees.to_numpy(tree))
+        files.write_synced(new / CARD, json.dumps(card, indent=1) + "\n")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _recover(folder: Path) -> None:
-    """Put back what was moved aside by a replacement that was killed before its last step."""
-    old = folder.with_name(f".{folder.name}.old")
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Return where a folder is written, and where it is moved aside."""
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+
+
+def _settle(folder: Path) -> None:
+    """Put a folder back that was moved aside, and remove the leftovers of killed replacements."""
+    new, old = _beside(folder)
     if old.is_dir() and not folder.exists():
         os.replace(old, folder)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _steadily(read: Callable[[Path], Any], folder: Path) -> Any:
+    """Read a checkpoint that another process may replace meanwhile; it is read again then."""
+    while True:
+        before = _identity(folder)
+        _, old = _beside(folder)
+        try:
+            return read(old if before is None and old.is_dir() else folder)
+        except (FileNotFoundError, ValueError):
+            if _identity(folder) == before:
+                raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Tell a folder from another one of its name; None: there is none."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _load(folder: Path, expected: trees.Tree) -> dict[str, Any]:
@@ -159,88 +203,3 @@ def _load(folder: Path, expected: trees.Tree) -> dict[str, Any]:
         return trees.to_numpy(ocp.load(path))
     except Exception as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-
-
-class TrainingCheckpoints:
-    """Training states of one domain; keeps the latest and the one with the best validation top-1.
-
-    A context manager: saving goes on in the background, and leaving waits for it.
-
-    Args:
-      folder: where they are kept.
-      leave_out: fields of the state that are not saved, because they are frozen and on disk
-        already (the shared weights).
-    """
-
-    def __init__(self, folder: str | Path, leave_out: Collection[str] = ()) -> None:
-        for leftover in Path(folder).glob("*.orbax-checkpoint-tmp"):  # of a save that was killed
-            shutil.rmtree(leftover, ignore_errors=True)
-        keep = ocp.training.preservation_policies
-        self._leave_out = leave_out
-        self._checkpointer = ocp.training.Checkpointer(
-            Path(folder).absolute(),
-            preservation_policy=keep.AnyPreservationPolicy(
-                [keep.LatestN(1), keep.BestN(get_metric_fn=_top1, n=1)]
-            ),
-        )
-
-    def __enter__(self) -> TrainingCheckpoints:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._checkpointer.close()
-
-    def top1(self) -> dict[int, float]:
-        """Return the validation top-1 (percent) by step of the checkpoints there are."""
-        self._checkpointer.wait()
-        return {found.step: _top1(found.metrics) for found in self._checkpointer.checkpoints}
-
-    @property
-    def latest(self) -> int | None:
-        """The step of the newest checkpoint, or None."""
-        return max(self.top1(), default=None)
-
-    @property
-    def best(self) -> int | None:
-        """The step of the checkpoint with the highest validation top-1 (the last of equals)."""
-        found = self.top1()
-        return max(found, key=lambda step: (found[step], step), default=None)
-
-    def save(self, step: int, state: Any, top1: float) -> None:
-        """Save a training state in the background; it is copied to the host first."""
-        host = jax.tree.map(np.array, self._part(state))
-        self._checkpointer.save_async(step, host, force=True, metrics={"top1": float(top1)})
-
-    def load(self, step: int, like: Any) -> Any:
-        """Return a state as `like`, on the host, with what was saved at `step`.
-
-        Raises:
-          ValueError: shapes or dtypes differ from `like`'s.
-        """
-        self._checkpointer.wait()
-        expected = self._part(like)
-        found = self._checkpointer.metadata(step).metadata
-        what = f"the training state {self._checkpointer.directory}/{step}"
-        trees.check_like(_without_empty(found), _without_empty(expected), what)
-        host = _fill_empty(jax.tree.map(np.array, self._checkpointer.load(step)), expected)
-        kept = serialization.to_state_dict(like)
-        return serialization.from_state_dict(like, {**kept, **host})
-
-    def _part(self, state: Any) -> dict[str, Any]:
-        fields = serialization.to_state_dict(state)
-        return {name: tree for name, tree in fields.items() if name not in self._leave_out}
-
-
-def _top1(metrics: Any) -> float:
-    return float(metrics["top1"])
-
-
-def _without_empty(tree: Any) -> dict[str, Any]:
-    return {path: leaf for path, leaf in trees.flatten(tree).items() if hasattr(leaf, "shape")}
-
-
-def _fill_empty(found: Any, expected: Any) -> Any:
-    """Put back the empty nodes of optimiser states (Orbax does not keep all of them)."""
-    if not isinstance(expected, Mapping):
-        return found
-    return {key: _fill_empty(found.get(key, {}), value) for key, value in expected.items()}

@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from radapt_jax import settings, trees
-from radapt_jax.checkpoint import TrainingCheckpoints
+from radapt_jax import files, settings, trees
 from radapt_jax.data.loading import DomainData
 from radapt_jax.engine import pixels_of
 from radapt_jax.evaluate import evaluate, judge
 from radapt_jax.logs import RunLog
 from radapt_jax.plan import Job, Plan
 from radapt_jax.steps import make_eval_step
+from radapt_jax.training_state import TrainingCheckpoints
 from radapt_jax.update import State, replicate
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def _check_resumed(path: Path, data: DomainData, plan: Plan) -> None:
                 f"{path.with_suffix('')} and this file to train it anew."
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=1) + "\n")
+    files.write_atomically(path, json.dumps(now, indent=1) + "\n")
 
 
 class Meter:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import tensorboardX
 import tqdm
+
+from radapt_jax.files import write_atomically
 
 COLUMNS = ("step", "epoch", "split", "loss", "top1", "learning_rate", "images_per_second")
 
@@ -27,10 +30,11 @@ class RunLog:
         self.path = workdir / "metrics" / f"{name}.csv"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for row in read(self.path) if int(row["step"]) <= start]
-        with open(self.path, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue())
         self._events = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard" / name), purge_step=start + 1 if start else None
         )
@@ -73,8 +77,11 @@ class RunLog:
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a metrics file as text; none where there is no file."""
+    """Return the rows of a metrics file as text; none where there is no file.
+
+    A last row that was cut short by a kill is left out.
+    """
     if not path.is_file():
         return []
     with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(line for line in file if line.endswith("\n")))

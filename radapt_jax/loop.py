@@ -21,6 +21,7 @@ from radapt_jax.member import Member
 from radapt_jax.models.initial import initial_variables
 from radapt_jax.plan import Job
 from radapt_jax.training import train_domains
+from radapt_jax.workdir import held
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
       FileNotFoundError: `init_from` or a domain's images are not there.
       FloatingPointError: the loss is NaN or infinite.
       DomainsFailed: some of several domains could not be trained; the others were.
+      BlockingIOError: another process trains in the workdir.
+      OSError: something could not be saved; what was saved before is as it was.
     """
     workdir = Path(workdir).absolute()
     settings.check(config, jax.local_device_count())
+    with held(workdir):
+        for place in (workdir, workdir / "compressed"):
+            checkpoint.clean(place)
+        return _run(config, workdir)
+
+
+def _run(config: ConfigDict, workdir: Path) -> list[Row]:
     settings.check_same(config, workdir)
     family = _open_family(config, workdir)
     compressed, names = _compressed(config, workdir) if config.compress.kind else (None, ())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radapt_jax import compress, logs, tables
+from radapt_jax import compress, files, logs, tables
 from radapt_jax.compress import Spectrum
 from radapt_jax.evaluate import Row
 
@@ -52,8 +52,8 @@ def table(rows: Sequence[Row], style: str = "text") -> str:
 def write(rows: Sequence[Row], workdir: Path) -> Path:
     """Write results.json, results.md and results.png; return the picture's path."""
     facts = [dataclasses.asdict(row) for row in rows]
-    (workdir / "results.json").write_text(json.dumps(facts, indent=1) + "\n")
-    (workdir / "results.md").write_text(table(rows, "markdown") + "\n")
+    files.write_atomically(workdir / "results.json", json.dumps(facts, indent=1) + "\n")
+    files.write_atomically(workdir / "results.md", table(rows, "markdown") + "\n")
     return plot(rows, workdir)
 
 
@@ -79,7 +79,8 @@ def write_ranks(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int], workd
         }
         for what, it in chosen.items()
     }
-    (workdir / "ranks.json").write_text(json.dumps({"ranks": ranks, **facts}, indent=1) + "\n")
+    text = json.dumps({"ranks": ranks, **facts}, indent=1) + "\n"
+    files.write_atomically(workdir / "ranks.json", text)
     return "; ".join(
         f"{what}: {it['parameters']:,} parameters of β and γ, relative error of α "
         f"{it['relative_error']:.4f}"

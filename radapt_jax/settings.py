@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from radapt_jax import compression, optim
+from radapt_jax import compression, files, optim
 from radapt_jax.data.loading import DataSpec
 from radapt_jax.models import ModelSpec
 
@@ -189,7 +189,8 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
 def remember(config: ConfigDict, workdir: Path) -> None:
     """Write <workdir>/config.json."""
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(config.to_json_best_effort(indent=1) + "\n")
+    text = config.to_json_best_effort(indent=1) + "\n"
+    files.write_atomically(workdir / "config.json", text)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

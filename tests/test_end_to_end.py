@@ -137,6 +137,21 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_
     assert facts[0] == facts[1]
 
 
+def test_a_damaged_training_state_costs_steps_and_no_more(pretrained, cache_dir, tmp_path, caplog):
+    """Trained again from the state before the damaged one, the domain is what it was, exactly."""
+    config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
+    loop.train_and_evaluate(config, tmp_path)
+    before = Family.load(tmp_path).variables("digits")
+    shutil.rmtree(tmp_path / "domains" / "digits")
+    shutil.rmtree(tmp_path / "training" / "digits" / "4" / "state")
+    with caplog.at_level("INFO", "radapt_jax"):
+        loop.train_and_evaluate(config, tmp_path)
+    assert "4 is damaged" in caplog.text
+    assert "digits: resumed at step 2 of 4" in caplog.text
+    chex.assert_trees_all_equal(Family.load(tmp_path).variables("digits"), before)
+    assert (tmp_path / "training" / "digits" / "damaged-4").is_dir()
+
+
 @pytest.mark.parametrize("killed_in", ["save_member", "save_shared"])
 def test_a_kill_while_the_first_domain_is_saved(killed_in, cache_dir, tmp_path, monkeypatch):
     """The source's weights are shared ones after the restart, too."""

@@ -1,0 +1,56 @@
+"""Writing so that a kill or a full disk leaves what was there before, or what was to be written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a text file, and wait until it is on the disk."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file, replacing the one that is there at once.
+
+    Raises:
+      OSError: it could not be written; the message says what to do.
+    """
+    new = path.with_name(f".{path.name}.new")
+    with saving(path):
+        try:
+            write_synced(new, text)
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Let an error in writing `path` say that nothing is lost, and what to do.
+
+    Raises:
+      OSError: any error that was raised inside.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise OSError(
+            f"{path} could not be saved; what was saved before is as it was.\n  {error}\n"
+            "Make room there (or mend what the line above says), then start the same command again."
+        ) from error
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder; a kill on the way leaves none of its name (but `.<name>.old`)."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(folder, old)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,185 @@
+"""Training states of one domain, to resume from; none that is damaged is ever gone on with.
+
+<folder>/<step>/            Orbax: a state; its validation top-1 and a checksum as metadata
+<folder>/damaged-<step>/    one that was found damaged, set aside
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+from orbax.checkpoint import v1 as ocp
+
+from radapt_jax import files, trees
+
+log = logging.getLogger(__name__)
+
+
+class TrainingCheckpoints:
+    """Training states of one domain: the two latest, and the one of the best validation top-1.
+
+    A context manager: saving goes on in the background, and leaving waits for it. Opening reads
+    every state there is. Damaged ones are set aside with a warning, so that `latest` and `best` are
+    of those that are intact, and what killed saves left is removed.
+
+    Args:
+      folder: where they are kept.
+      leave_out: fields of the state that are not saved, because they are frozen and on disk
+        already (the shared weights).
+    """
+
+    def __init__(self, folder: str | Path, leave_out: Collection[str] = ()) -> None:
+        self._folder = Path(folder).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._leave_out = leave_out
+        self._saving: tuple[int, float, Any] | None = None
+        _clean(self._folder)
+        self._top1 = _set_damaged_aside(self._folder)
+
+    def __enter__(self) -> TrainingCheckpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+
+    def top1(self) -> dict[int, float]:
+        """Return the validation top-1 (percent) by step of the checkpoints there are."""
+        self._finish()
+        return dict(self._top1)
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint, or None."""
+        return max(self.top1(), default=None)
+
+    @property
+    def best(self) -> int | None:
+        """The step of the checkpoint with the highest validation top-1 (the last of equals)."""
+        return _best(self.top1())
+
+    def save(self, step: int, state: Any, top1: float) -> None:
+        """Save a training state in the background; it is copied to the host first.
+
+        Raises:
+          OSError: this state, or the one before it, could not be saved. Those that were saved are
+            as they were.
+        """
+        self._finish()
+        host = jax.tree.map(np.array, self._part(state))
+        card = {"top1": float(top1), "sha256": _fingerprint(host, top1)}
+        path = self._folder / str(step)
+        with files.saving(path):
+            under_way = ocp.save_async(path, host, custom_metadata=card)
+        self._saving = step, float(top1), under_way
+
+    def load(self, step: int, like: Any) -> Any:
+        """Return a state as `like`, on the host, with what was saved at `step`.
+
+        Raises:
+          ValueError: the state is damaged, or shapes or dtypes differ from `like`'s.
+        """
+        self._finish()
+        path = self._folder / str(step)
+        try:
+            found, _ = _read(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}\nStart the same command again: it goes on with the intact states."
+            ) from error
+        expected = self._part(like)
+        what = f"the training state {path}"
+        trees.check_like(_without_empty(found), _without_empty(expected), what)
+        kept = serialization.to_state_dict(like)
+        return serialization.from_state_dict(like, {**kept, **_fill_empty(found, expected)})
+
+    def _part(self, state: Any) -> dict[str, Any]:
+        fields = serialization.to_state_dict(state)
+        return {name: tree for name, tree in fields.items() if name not in self._leave_out}
+
+    def _finish(self) -> None:
+        """Wait for the save that is under way; only then are older states removed."""
+        if self._saving is None:
+            return
+        (saved, top1, under_way), self._saving = self._saving, None
+        with files.saving(self._folder / str(saved)):
+            under_way.result()
+        self._top1[saved] = top1
+        kept = {*sorted(self._top1)[-2:], _best(self._top1)}
+        for step in self._top1.keys() - kept:
+            del self._top1[step]
+            files.remove(self._folder / str(step))
+
+
+def _best(top1: Mapping[int, float]) -> int | None:
+    return max(top1, key=lambda step: (top1[step], step), default=None)
+
+
+def _clean(folder: Path) -> None:
+    """Remove what killed saves and removals left."""
+    for leftover in (*folder.glob("*.orbax-checkpoint-tmp*"), *folder.glob(".*.old")):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _set_damaged_aside(folder: Path) -> dict[int, float]:
+    """Return the validation top-1 by step of intact states, with the others out of the way."""
+    intact: dict[int, float] = {}
+    damaged: dict[Path, ValueError] = {}
+    for path in folder.iterdir():
+        if path.name.isdecimal():
+            try:
+                _, intact[int(path.name)] = _read(path)
+            except ValueError as error:
+                damaged[path] = error
+    what_next = (
+        f"training goes on from step {max(intact)}, the best state left is of step {_best(intact)}"
+        if intact
+        else "there is no other, training starts from the beginning"
+    )
+    for path, why in damaged.items():
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+        log.warning("%s\nIt is now %s; %s.", why, aside, what_next)
+    return intact
+
+
+def _read(path: Path) -> tuple[dict[str, Any], float]:
+    """Return the fields of a state and its validation top-1.
+
+    Raises:
+      ValueError: they are not what was saved.
+    """
+    try:
+        card = ocp.metadata(path).custom_metadata
+        found = jax.tree.map(np.array, ocp.load(path))
+        intact = card["sha256"] == _fingerprint(found, card["top1"])
+    except Exception as error:
+        raise ValueError(f"the training state {path} is damaged: {error!r}.") from error
+    if not intact:
+        raise ValueError(
+            f"the training state {path} is damaged: its values are not those that were saved."
+        )
+    return found, card["top1"]
+
+
+def _fingerprint(state: Any, top1: float) -> str:
+    return trees.fingerprint({**_without_empty(state), "top1": np.float64(top1)})
+
+
+def _without_empty(tree: Any) -> dict[str, Any]:
+    return {path: leaf for path, leaf in trees.flatten(tree).items() if hasattr(leaf, "shape")}
+
+
+def _fill_empty(found: Any, expected: Any) -> Any:
+    """Put back the empty nodes of optimiser states (Orbax does not keep all of them)."""
+    if not isinstance(expected, Mapping):
+        return found
+    return {key: _fill_empty(found.get(key, {}), value) for key, value in expected.items()}

@@ -1,0 +1,187 @@
+"""One process trains in a workdir; what it writes there is whole; others may read."""
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from families import empty_family, member_of
+
+from radapt_jax import Family, checkpoint, files, logs
+from radapt_jax.workdir import HOLDER, LOCK, held
+
+WIDTH = 1 / 32
+HOLDING = """
+import pathlib, sys, time
+from radapt_jax.workdir import held
+with held(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process, which holds `<tmp_path>/run`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(holder, tmp_path):
+    before = contents(tmp_path / "run")
+    told = rf"in use: process {holder.pid} on .*, since 20.*(.|\n)*another --workdir"
+    with pytest.raises(BlockingIOError, match=told), held(tmp_path / "run"):
+        pass
+    assert contents(tmp_path / "run") == before
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / "run" / HOLDER).is_file()  # of the one that was killed
+    with held(tmp_path / "run"):
+        assert json.loads((tmp_path / "run" / HOLDER).read_text())["pid"] == os.getpid()
+
+
+def test_train_py_refuses_a_workdir_in_use(holder, tmp_path):
+    (tmp_path / "run" / ".shared.new").mkdir()  # of the save that is under way there
+    before = sorted((tmp_path / "run").iterdir())
+    command = [sys.executable, "train.py", "--config", "configs/quickstart.py:scratch"]
+    done = subprocess.run(
+        [*command, "--workdir", str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert f"error: {tmp_path / 'run'} is in use: process {holder.pid}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted((tmp_path / "run").iterdir()) == before
+
+
+def test_a_workdir_is_removed_again_only_if_nothing_was_written(tmp_path):
+    with held(tmp_path / "new"):
+        assert {path.name for path in (tmp_path / "new").iterdir()} == {LOCK, HOLDER}
+    assert not (tmp_path / "new").exists()
+    with held(tmp_path / "new"):
+        files.write_atomically(tmp_path / "new" / "config.json", "{}")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {LOCK, "config.json"}
+
+
+@pytest.fixture
+def family(digits, tmp_path):
+    """A family whose domain is on disk as `first`, and is to be replaced by `second`."""
+    found = empty_family(WIDTH)
+    found.add("digits", member_of(digits, "parallel", 1, width=WIDTH))
+    found.save(tmp_path)
+    found.first = found["digits"].card()["sha256"]
+    found.add("digits", member_of(digits, "parallel", 2, width=WIDTH))
+    found.second = found["digits"].card()["sha256"]
+    return found
+
+
+def read(workdir):
+    return Family.load(workdir)["digits"].card()["sha256"]
+
+
+def test_a_domain_that_is_replaced_while_it_is_read_is_read_again(family, tmp_path, monkeypatch):
+    plain = checkpoint.ocp.load
+
+    def meanwhile(path):
+        if "digits" in path.parts:
+            monkeypatch.setattr(checkpoint.ocp, "load", plain)
+            checkpoint.save_member(family["digits"], tmp_path)
+        return plain(path)
+
+    monkeypatch.setattr(checkpoint.ocp, "load", meanwhile)
+    assert read(tmp_path) == family.second
+
+
+def test_a_reader_between_the_renames_does_no_harm(family, tmp_path, monkeypatch):
+    plain, seen = checkpoint.os.replace, []
+
+    def meanwhile(source, target):
+        if target == tmp_path / "domains" / "digits":
+            seen.append(read(tmp_path))
+        plain(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", meanwhile)
+    checkpoint.save_member(family["digits"], tmp_path)
+    assert [*seen, read(tmp_path)] == [family.first, family.second]
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_file_is_the_old_one_or_the_new_one(step, tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    files.write_atomically(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, step, full_disk)
+        with pytest.raises(OSError, match=r"results\.json could not be saved(.|\n)*No space left"):
+            files.write_atomically(path, "new")
+    assert contents(tmp_path) == {"results.json": b"old"}
+    files.write_atomically(path, "neu: β\n")
+    assert contents(tmp_path) == {"results.json": "neu: β\n".encode()}
+
+
+def test_a_full_disk_leaves_the_domain_that_was_saved(family, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.ocp, "save", full_disk)
+        with pytest.raises(OSError, match=r"digits could not be saved(.|\n)*No space left"):
+            checkpoint.save_member(family["digits"], tmp_path)
+    assert read(tmp_path) == family.first
+    checkpoint.clean(tmp_path)
+    assert {path.name for path in (tmp_path / "domains").iterdir()} == {"digits"}
+
+
+def test_leftovers_of_killed_saves_are_put_right(family, tmp_path):
+    family.add("numbers", family["digits"])
+    family.save(tmp_path)
+    (tmp_path / "shared").rename(tmp_path / ".shared.old")
+    (tmp_path / ".shared.new" / "variables.orbax-checkpoint-tmp").mkdir(parents=True)
+    (tmp_path / "domains" / "digits").rename(tmp_path / "domains" / ".digits.old")
+    (tmp_path / "domains" / ".numbers.old").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    assert Family.load(tmp_path).domains == ["digits", "numbers"]
+    assert sorted(tmp_path.rglob("*")) == before  # reading changes nothing
+    checkpoint.clean(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"shared", "domains"}
+    assert {path.name for path in (tmp_path / "domains").iterdir()} == {"digits", "numbers"}
+    assert Family.load(tmp_path).domains == ["digits", "numbers"]
+
+
+def test_a_kill_while_metrics_are_rewritten_loses_no_row(tmp_path, monkeypatch):
+    with logs.RunLog(tmp_path, "digits", 0, 9, 1) as log:
+        for step in (1, 2, 3):
+            log.write(step, step / 3, "train", loss=1.0, top1=50.0)
+    before = log.path.read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            logs.RunLog(tmp_path, "digits", 2, 9, 1)
+    assert log.path.read_bytes() == before
+    with open(log.path, "a") as file:
+        file.write("4,1.3")  # as a kill, or a full disk, leaves it
+    assert [row["step"] for row in logs.read(log.path)] == ["1", "2", "3"]
+    with logs.RunLog(tmp_path, "digits", 3, 9, 1) as log:
+        log.write(4, 4 / 3, "train", loss=1.0, top1=50.0)
+    with open(log.path, newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
