@@ -5,6 +5,7 @@ live in another environment. Standard library only, for the same reason.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,6 +19,7 @@ class Worker:
     def __init__(self, python, script):
         self._process = subprocess.Popen(
             [python, str(Path(__file__).parent / script)],
+            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},  # a GPU is shared
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
