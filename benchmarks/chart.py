@@ -85,9 +85,8 @@ def _draw_batch(panel, rows, roofline):
         mew=2,
         label=MARK if marks else None,
     )
-    panel.axhline(
-        list(LABELS).index("infer backbone") - 0.5, color="0.7", lw=0.8
-    )  # training above, inference below
+    inference = list(LABELS).index("infer backbone")
+    panel.axhline(inference - 0.5, color="0.7", lw=0.8)
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="x", color="0.9", lw=0.8)
