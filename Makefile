@@ -63,11 +63,19 @@ $(OLDEST_VENV)/.dev: pyproject.toml tools/lower_bounds.py
 bench: $(VENV)/.runtime
 	$(RUN) benchmarks/input.py
 	$(RUN) benchmarks/train.py $(if $(PEER),--peer $(PEER))
+	$(RUN) benchmarks/start.py
+	$(RUN) benchmarks/roofline.py
+	$(RUN) benchmarks/chart.py
 	$(RUN) benchmarks/serve.py
 
 bench-gpu: $(VENV)/.runtime
-	$(RUN) benchmarks/train.py $(if $(PEER),--peer $(PEER) --compile) --batches 1,128,1024 \
+	$(RUN) benchmarks/train.py $(if $(PEER),--peer $(PEER) --compile) --batches 1,32,128,1024 \
 	  --dtype bfloat16 --out benchmarks/train_gpu.csv
+	$(RUN) benchmarks/start.py --domain pictures --batch 128 --dtype bfloat16 \
+	  --out benchmarks/start_gpu.csv
+	$(RUN) benchmarks/roofline.py --train benchmarks/train_gpu.csv --out benchmarks/roofline_gpu.csv
+	$(RUN) benchmarks/chart.py --train benchmarks/train_gpu.csv \
+	  --roofline benchmarks/roofline_gpu.csv --out docs/speed_gpu.png
 
 clean:
 	rm -rf $(VENV) $(OLDEST_VENV)

@@ -6,17 +6,16 @@ lines on stdin, answers go as JSON lines to stdout.
     {"do": "setup", ...}    build a network from our variables (an npz file) and a batch of images
     {"do": "logits", "train": false}    what it says of the images
     {"do": "run", "n": 3}   seconds of each of n training or inference steps
+    {"do": "peak"}          bytes: of device memory on a GPU, else of this process
 
 Needs PyTorch 2 (`pip install torch==2.13.0`); JAX is not needed.
 """
 
-import json
-import sys
-import time
 from collections import OrderedDict
 
 import numpy as np
 import torch
+import worker
 from torch import nn
 from torch.nn import functional as F
 
@@ -120,7 +119,8 @@ class Peer:
         layout = torch.channels_last if how["channels_last"] else torch.contiguous_format
         self.network = Network(classes, width, kind).load(dict(np.load(weights)))
         self.network = self.network.to(device, memory_format=layout)
-        pixels = torch.from_numpy(np.load(images)).permute(0, 3, 1, 2).contiguous()
+        pixels = torch.from_numpy(np.load(images).astype(np.float32) / 255)
+        pixels = pixels.permute(0, 3, 1, 2).contiguous()
         self.images = pixels.to(device, memory_format=layout)
         self.labels = torch.from_numpy(np.load(labels)).long().to(device)
         self.amp = torch.autocast(device, torch.bfloat16, enabled=how["bfloat16"])
@@ -155,24 +155,18 @@ class Peer:
         loss.backward()
         self.optimizer.step()
 
+    def synchronised_step(self):
+        self.step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
     def run(self, n):
-        seconds = []
-        for _ in range(n):
-            start = time.perf_counter()
-            self.step()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        return {"seconds": seconds}
+        return {"seconds": worker.seconds(self.synchronised_step, n)}
 
-
-def main():
-    peer = Peer()
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer = getattr(peer, request.pop("do"))(**request)
-        print(json.dumps(answer), flush=True)
+    def peak(self):
+        on_gpu = torch.cuda.is_available()
+        return {"bytes": torch.cuda.max_memory_allocated() if on_gpu else worker.resident_peak()}
 
 
 if __name__ == "__main__":
-    main()
+    worker.answer(Peer())

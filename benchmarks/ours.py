@@ -1,0 +1,86 @@
+"""Our training and inference steps, driven by benchmarks/train.py and benchmarks/start.py.
+
+A process of its own, as the peer's is: requests come as JSON lines on stdin, answers go as JSON
+lines to stdout.
+
+    {"do": "setup", ...}    build a network and a batch; save the weights, for the peer
+    {"do": "logits", "train": false}    what it says of the images
+    {"do": "run", "n": 3}   seconds of each of n training or inference steps
+    {"do": "peak"}          bytes: of device memory on a GPU, else of this process
+"""
+
+import jax
+import jax.numpy as jnp
+import machine
+import numpy as np
+import worker
+
+from radapt_jax import ModelSpec, initial_variables, optim, trees
+from radapt_jax.domains import DECATHLON, Domain
+from radapt_jax.fuse import fold
+from radapt_jax.steps import make_train_step
+from radapt_jax.update import State
+
+
+def training(spec, variables, decay, images, labels, classes, dtype):
+    """Return a function that takes one training step and waits for it."""
+    names = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay)
+    optimizer = optim.make_optimizer(names, decay, 1e-4)
+    devices = jax.devices()[:1]
+    state = State.create(variables, optimizer, devices)
+    facts, size = DECATHLON["cifar100"], images.shape[1]
+    domain = Domain("noise", tuple(map(str, range(classes))), facts.mean, facts.std, size=size)
+    step = make_train_step(spec, domain, optimizer, names, devices=devices, dtype=dtype)
+    flips = np.zeros((1, len(images)), bool)
+    fed = {"image": images[None], "label": labels[None], "flip": flips}
+
+    def run():
+        nonlocal state
+        state, measured = step(state, fed, None)
+        jax.block_until_ready((state, measured))
+
+    return run
+
+
+def inferring(spec, variables, folded, images, classes, dtype):
+    """Return a function that runs the network once and waits for it."""
+    if folded:
+        spec, variables = ModelSpec(width=spec.width), fold(**variables)
+    variables = jax.tree.map(jnp.asarray, variables)
+    model = spec.build(classes, dtype=dtype)
+    apply = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+    pixels = jnp.asarray(images, jnp.float32) / 255
+    return lambda: apply(variables, pixels).block_until_ready()
+
+
+class Ours:
+    def setup(self, images, labels, kind, decay, folded, width, classes, dtype, weights):
+        self.images, labels = np.load(images), np.load(labels)
+        spec = ModelSpec(width=width, adapter=kind, adapter_init="he_normal")
+        self.model, dtype = spec.build(classes), jnp.dtype(dtype)
+        self.variables = initial_variables(spec, classes, seed=0)
+        np.savez(weights, **trees.flatten(self.variables))
+        if decay is None:
+            self.step = inferring(spec, self.variables, folded, self.images, classes, dtype)
+        else:
+            self.step = training(spec, self.variables, decay, self.images, labels, classes, dtype)
+        return machine.facts()
+
+    def logits(self, train):
+        pixels = jnp.asarray(self.images, jnp.float32) / 255
+        with jax.default_matmul_precision("highest"):
+            found, _ = self.model.apply(
+                self.variables, pixels, train=train, mutable=["batch_stats"]
+            )
+        return {"logits": found.tolist()}
+
+    def run(self, n):
+        return {"seconds": worker.seconds(self.step, n)}
+
+    def peak(self):
+        on_device = jax.devices()[0].memory_stats() or {}
+        return {"bytes": on_device.get("peak_bytes_in_use") or worker.resident_peak()}
+
+
+if __name__ == "__main__":
+    worker.answer(Ours())
