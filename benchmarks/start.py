@@ -97,7 +97,7 @@ class Runs:
         process, metrics = self.start("parallel", "compiled", changes)
         self.finish(process)
         seconds = time.perf_counter() - begin
-        first, second = (row for row in figures.read(metrics) if row["split"] == "train")
+        first, second = figures.read(metrics.parents[1] / "speed" / metrics.name)
         steps = int(second["step"]) - int(first["step"])
         return float(first["images_per_second"]), float(second["images_per_second"]), seconds, steps
 

@@ -80,6 +80,7 @@ def get_config() -> config_dict.ConfigDict:
     config.optim.decay.norms = 5e-4
     config.optim.decay.head = 5e-4
 
+    config.on_nan = "stop"  # or "rewind": go back to the last checkpoint and skip the batch
     config.export = "latest"  # which state becomes the domain: "latest" or "best" on validation
     return config
 

@@ -26,6 +26,18 @@ from radapt_jax.update import State, replicate
 log = logging.getLogger(__name__)
 
 
+UNKNOWN = -1.0  # validation top-1 of a state that was saved between two evaluations
+MOST_SKIPPED = 10  # batches that a training may leave out
+
+
+class Diverged(FloatingPointError):
+    """A loss or a gradient is NaN or infinite; `step` is the first in which it was."""
+
+    def __init__(self, told: str, step: int) -> None:
+        super().__init__(told)
+        self.step = step
+
+
 class Course:
     """A domain that is being trained; a context manager, which is entered before the first step.
 
@@ -40,7 +52,7 @@ class Course:
         self.job, self.plan = job, job.plan
         self._workdir, self._index, self._devices = workdir, index, devices
         self._folder = workdir / "training" / job.name
-        self.state = job.start()
+        self.state, self.skipped = job.start(), skipped_before(self._folder)
         frozen = ("params",) if self.plan.decay["filters"] is None else ()
         self._checkpoints = TrainingCheckpoints(self._folder, frozen)
 
@@ -69,27 +81,37 @@ class Course:
         self._log = RunLog(
             self._workdir, job.name, int(self.state.step), plan.total, config.train.batch_size
         )
-        self._meter = Meter(self._index)
+        self._meter = Meter(self._index, self._checkpoints.measured(latest))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._log.__exit__()
         self._checkpoints.__exit__()
 
+    def batch(self, step: int) -> int:
+        """Return which batch of the stream a step trains on; skipped ones are left out."""
+        for skipped in sorted(self.skipped):
+            step += skipped <= step
+        return step
+
     def advance(self, done: int, measured: Mapping[str, Any]) -> None:
-        """Note what was measured in the step after which `done` are done."""
+        """Note what was measured in the step after which `done` are done.
+
+        Raises:
+          Diverged: the loss or a gradient is NaN or infinite.
+        """
         train = self.job.config.train
         self._meter.add(measured, train.batch_size)
         self._log.advance()
         if done % train.log_every == 0 or done in self.plan.stops:
-            means = self._meter.means(self.job.name, done)
+            self._check(done)
             rate = float(self.plan.schedule(done - 1))
-            self._write(done, "train", **means, learning_rate=rate)
+            self._write(done, "train", **self._meter.means(), learning_rate=rate)
             self._meter = Meter(self._index)
 
     def stop(self, done: int, state: State) -> None:
         """Evaluate the state on validation images, and save it."""
-        self.state, top1 = state, 0.0
+        top1 = 0.0
         if self._val is not None:
             domain, batch_size = self.job.data.domain, self.job.config.train.batch_size
             variables = replicate(state.variables, self._devices)
@@ -99,8 +121,53 @@ class Course:
             found = evaluate(judged, self._val.split.targets, self._val.split.left_out)
             top1 = found["top1"]
             self._write(done, "val", loss=found["loss"], top1=top1)
-        self._checkpoints.save(done, state, top1)
         self._meter = Meter(self._index)
+        self._save(done, state, top1)
+
+    def pause(self, done: int, state: State) -> None:
+        """Save the state between two evaluations, with what was measured since the last row."""
+        self._check(done)
+        self._save(done, state, UNKNOWN)
+
+    def rewind(self, diverged: Diverged) -> None:
+        """Go back to the latest checkpoint, and leave the batch out that the loss was lost on.
+
+        Raises:
+          Diverged: that has been done too often.
+        """
+        if len(self.skipped) >= MOST_SKIPPED:
+            raise Diverged(
+                f"{diverged}\n{len(self.skipped)} batches have been skipped already.", diverged.step
+            )
+        self.skipped.append(self.batch(diverged.step - 1))
+        files.write_atomically(_skipped_path(self._folder), json.dumps(self.skipped) + "\n")
+        self.state, latest = self.job.start(), self._checkpoints.latest
+        if latest is not None:
+            self.state = self._checkpoints.load(latest, self.state)
+        self._meter = Meter(self._index, self._checkpoints.measured(latest))
+        self._log.rewind(int(self.state.step))
+        log.warning(
+            "%s: back at step %d, without batch %d",
+            diverged,
+            int(self.state.step),
+            self.skipped[-1],
+        )
+
+    def _check(self, done: int) -> None:
+        """Raise Diverged if the loss of a step since the last row is not finite."""
+        if (bad := self._meter.first_bad()) is not None:
+            step, latest = done - len(self._meter) + bad + 1, self._checkpoints.latest
+            good = "there is no checkpoint yet" if latest is None else f"step {latest}"
+            raise Diverged(
+                f"{self.job.name}: the loss or a gradient is NaN or infinite in step {step} of "
+                f"{self.plan.total}; last good checkpoint: {good} ({self._folder}). Lower "
+                "config.optim.learning_rate or add config.optim.warmup, in another --workdir; or "
+                "go back and skip the batch: --config.on_nan=rewind.",
+                step,
+            )
+
+    def _save(self, done: int, state: State, top1: float) -> None:
+        self._checkpoints.save(done, state, top1, self._meter.values())
 
     def exported(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Return the variables that become the domain (NumPy), and their results."""
@@ -118,10 +185,11 @@ class Course:
         self._log.write(done, done / self.plan.steps_per_epoch, split, **values)
 
 
-def reached(job: Job, workdir: Path) -> int:
-    """Return the step from which a domain's training goes on."""
-    with TrainingCheckpoints(workdir / "training" / job.name) as checkpoints:
-        return checkpoints.latest or 0
+def where(job: Job, workdir: Path) -> tuple[int, tuple[int, ...]]:
+    """Return the step from which a domain's training goes on, and the batches it has skipped."""
+    folder = workdir / "training" / job.name
+    with TrainingCheckpoints(folder) as checkpoints:
+        return checkpoints.latest or 0, tuple(skipped_before(folder))
 
 
 def _check_resumed(path: Path, data: DomainData, plan: Plan) -> None:
@@ -155,41 +223,53 @@ def _check_resumed(path: Path, data: DomainData, plan: Plan) -> None:
 
 
 class Meter:
-    """Means of the steps since it was made; reading them waits for the device.
+    """Means of the steps since the last row; reading them waits for the device.
 
     Args:
       index: the domain's place in what is measured, where several are trained at once.
+      values: of steps before, as `values` returned them.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, values: Mapping[str, Sequence[float]] | None = None) -> None:
         self._index = index
-        self._measured: list[Mapping[str, jax.Array]] = []
+        self._values = {name: list(values[name]) if values else [] for name in ("loss", "top1")}
+        self._waiting: list[Mapping[str, Any]] = []  # still on the device
         self._images = 0
         self._since = time.monotonic()
 
-    def add(self, measured: Mapping[str, jax.Array], images: int) -> None:
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._values["loss"])
+
+    def add(self, measured: Mapping[str, Any], images: int) -> None:
         """Add a step of so many images."""
-        self._measured.append(measured)
+        self._waiting.append(measured)
         self._images += images
 
-    def means(self, domain: str, step: int) -> dict[str, float]:
-        """Return mean loss (nats), top-1 (percent) and images per second.
+    def values(self) -> dict[str, list[float]]:
+        """Return "loss" (nats) and "top1" (in [0, 1]) of every step."""
+        for measured in jax.device_get(self._waiting):
+            for name, known in self._values.items():
+                known.append(float(np.ravel(measured[name])[self._index]))
+        self._waiting = []
+        return {name: list(known) for name, known in self._values.items()}
 
-        Raises:
-          FloatingPointError: the loss is NaN or infinite.
-        """
-        values = jax.device_get(self._measured)
-        losses, top1s = (
-            [np.ravel(value[name])[self._index] for value in values] for name in ("loss", "top1")
-        )
-        loss = float(np.mean(losses))
-        if not np.isfinite(loss):
-            raise FloatingPointError(
-                f"{domain}: the loss is {loss} within the {len(values)} steps before step {step}. "
-                "Lower config.optim.learning_rate or add config.optim.warmup, in another --workdir."
-            )
-        return {
-            "loss": loss,
-            "top1": 100 * float(np.mean(top1s)),
-            "images_per_second": self._images / (time.monotonic() - self._since),
-        }
+    def first_bad(self) -> int | None:
+        """Return the place of the first step whose loss is not finite, if there is one."""
+        bad = np.flatnonzero(~np.isfinite(self.values()["loss"]))
+        return int(bad[0]) if len(bad) else None
+
+    def means(self) -> dict[str, float]:
+        """Return mean loss (nats), top-1 (percent) and images per second."""
+        loss, top1 = (float(np.mean(values)) for values in self.values().values())
+        speed = self._images / (time.monotonic() - self._since)
+        return {"loss": loss, "top1": 100 * top1, "images_per_second": speed}
+
+
+def _skipped_path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.skipped.json")
+
+
+def skipped_before(folder: Path) -> list[int]:
+    """Return the batches that a domain's training has left out so far; see `Course.rewind`."""
+    path = _skipped_path(folder)
+    return json.loads(path.read_text()) if path.is_file() else []

@@ -20,6 +20,7 @@ from radapt_jax.family import Family
 from radapt_jax.member import Member
 from radapt_jax.models.initial import initial_variables
 from radapt_jax.plan import Job
+from radapt_jax.stopping import Stopping
 from radapt_jax.training import train_domains
 from radapt_jax.workdir import held
 
@@ -43,20 +44,22 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     Raises:
       ValueError: a config value, a domain's images, or a workdir of another run.
       FileNotFoundError: `init_from` or a domain's images are not there.
-      FloatingPointError: the loss is NaN or infinite.
+      FloatingPointError: a loss or a gradient is NaN or infinite.
+      MemoryError: the device has no room for a step.
+      Stopped: SIGTERM or SIGINT came; what is trained was saved.
       DomainsFailed: some of several domains could not be trained; the others were.
       BlockingIOError: another process trains in the workdir.
       OSError: something could not be saved; what was saved before is as it was.
     """
     workdir = Path(workdir).absolute()
     settings.check(config, jax.local_device_count())
-    with held(workdir):
+    with Stopping() as stopping, held(workdir):
         for place in (workdir, workdir / "compressed"):
             checkpoint.clean(place)
-        return _run(config, workdir)
+        return _run(config, workdir, stopping)
 
 
-def _run(config: ConfigDict, workdir: Path) -> list[Row]:
+def _run(config: ConfigDict, workdir: Path, stopping: Stopping) -> list[Row]:
     settings.check_same(config, workdir)
     family = _open_family(config, workdir)
     compressed, names = _compressed(config, workdir) if config.compress.kind else (None, ())
@@ -84,7 +87,7 @@ def _run(config: ConfigDict, workdir: Path) -> list[Row]:
         for name in waiting[start : start + config.train.together]:
             with failures.of(name):
                 ready.append(jobs[name](family))
-        family = _train(family, ready, workdir, failures)
+        family = _train(family, ready, workdir, failures, stopping)
     assert family is not None, "a run has ended if the domain failed that founds the family"
     rows = _evaluate(config, family)
     report.write(rows, workdir)
@@ -254,7 +257,11 @@ def _compressed_job(
 
 
 def _train(
-    family: Family | None, jobs: Sequence[Job], workdir: Path, failures: Failures
+    family: Family | None,
+    jobs: Sequence[Job],
+    workdir: Path,
+    failures: Failures,
+    stopping: Stopping,
 ) -> Family | None:
     """Train domains, at once if there are several, and return the family with them in it.
 
@@ -263,14 +270,14 @@ def _train(
     left = {job.name: job for job in jobs}
     if len(jobs) > 1:
         try:
-            for job, variables, results in train_domains(jobs, workdir):
+            for job, variables, results in train_domains(jobs, workdir, stopping):
                 family = _add(family, job, variables, results, workdir)
                 del left[job.name]
         except Exception as error:
             log.warning("%s: %s They go on one by one.", ", ".join(left), error)
     for job in left.values():
         with failures.of(job.name):
-            for _, variables, results in train_domains([job], workdir):
+            for _, variables, results in train_domains([job], workdir, stopping):
                 family = _add(family, job, variables, results, workdir)
     return family
 

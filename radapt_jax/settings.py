@@ -23,6 +23,7 @@ FREE = (
     "data.dir",
     "data.max_unreadable",
     "data.on_device",
+    "on_nan",
     "train.log_every",
     "train.together",
 )
@@ -57,6 +58,8 @@ def check(config: ConfigDict, devices: int) -> None:
         )
     if config.export not in ("latest", "best"):
         raise ValueError(f"found config.export {config.export!r}; expected 'latest' or 'best'.")
+    if config.on_nan not in ("stop", "rewind"):
+        raise ValueError(f"found config.on_nan {config.on_nan!r}; expected 'stop' or 'rewind'.")
     if config.backbone.dtype not in DTYPES:
         raise ValueError(
             f"found config.backbone.dtype {config.backbone.dtype!r}; "

@@ -12,12 +12,14 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from radapt_jax.failures import DomainsFailed
+from radapt_jax.stopping import Stopped
 
-USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, DomainsFailed)
+USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, MemoryError, DomainsFailed)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Run an absl main: our log lines only, errors of the user's as one message, exit code 1.
+    """Run an absl main: our log lines only, errors of the user's as one message, exit code 1;
+    a stop by SIGTERM or SIGINT with exit code 143 or 130.
 
     With --verbosity=1, an error comes with its traceback.
 
@@ -40,6 +42,9 @@ def run(main: Callable[[list[str]], None]) -> None:
             raise app.UsageError(f"found arguments {argv[1:]}; expected flags (--name=value) only.")
         try:
             main(argv)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(stopped.code)
         except USER_ERRORS as error:
             if flags.FLAGS["verbosity"].present and flags.FLAGS.verbosity > 0:
                 raise

@@ -8,56 +8,102 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
-from radapt_jax.course import Course, reached
+from radapt_jax.course import Course, Diverged, where
 from radapt_jax.engine import ManyDomains, OneDomain
 from radapt_jax.plan import Job
+from radapt_jax.stopping import Stopping
 
 Trained = tuple[Job, dict[str, Any], dict[str, float]]
 
 
-def train_domains(jobs: Sequence[Job], workdir: Path) -> Iterator[Trained]:
+def train_domains(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> Iterator[Trained]:
     """Train domains, at once those that can be, and yield them as they are done.
 
     One goes on from its latest checkpoint under `<workdir>/training/<domain>`, if there is one.
     Domains are trained at once if they are of one network, image size and number of steps, and have
-    got equally far; see `engine.ManyDomains`.
+    got equally far (and skipped the same batches); see `engine.ManyDomains`.
 
     Args:
       jobs: domains, with a train split each; val is evaluated where there is one.
       workdir: of the run.
+      stopping: what waits to be told of a signal.
 
     Yields:
       The job, the variables of the exported state (NumPy), and `{"val": top-1 in percent, "step":
       its step}`.
 
     Raises:
-      FloatingPointError: a loss is NaN or infinite.
+      Diverged: a loss or a gradient is NaN or infinite, and the config does not say to rewind.
+      MemoryError: the device has no room for a step.
+      Stopped: a signal asked for it, and what is trained was saved.
     """
     groups: dict[Any, list[Job]] = {}
     for job in jobs:
         alike = (str(job.spec), job.data.domain.size, job.plan.total) if len(jobs) > 1 else ()
-        groups.setdefault((alike, reached(job, workdir)), []).append(job)
+        groups.setdefault((alike, *where(job, workdir)), []).append(job)
     for group in groups.values():
-        yield from _train(group, workdir)
+        yield from _train(group, workdir, stopping)
 
 
-def _train(jobs: Sequence[Job], workdir: Path) -> Iterator[Trained]:
-    devices = jax.local_devices()
+def _train(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> list[Trained]:
+    """Train a group from where it is to the end."""
+    devices, rewinds = jax.local_devices(), jobs[0].config.on_nan == "rewind"
     with contextlib.ExitStack() as stack:
+        stack.enter_context(stopping.held())
         courses = [
             stack.enter_context(Course(job, workdir, index, devices))
             for index, job in enumerate(jobs)
         ]
-        states = [course.state for course in courses]
-        engine = (ManyDomains if len(jobs) > 1 else OneDomain)(jobs, states, devices)
-        plan = courses[0].plan
-        for step in range(int(states[0].step), plan.total):
-            measured = engine.step(step)
-            for course in courses:
-                course.advance(step + 1, measured)
-            if step + 1 in plan.stops:
-                for index, course in enumerate(courses):
-                    course.stop(step + 1, engine.state(index))
+        stack.enter_context(_telling_what_does_not_fit(jobs[0].config))
+        while True:
+            try:
+                _run(courses, devices, stopping)
+                return [(course.job, *course.exported()) for course in courses]
+            except Diverged as diverged:
+                if not rewinds or len(courses) > 1:
+                    raise
+                courses[0].rewind(diverged)
+
+
+def _run(courses: Sequence[Course], devices: Sequence[jax.Device], stopping: Stopping) -> None:
+    """Take all steps that are left; evaluate and save on the way, and when asked to stop."""
+    jobs, states = [course.job for course in courses], [course.state for course in courses]
+    engine = (ManyDomains if len(courses) > 1 else OneDomain)(jobs, states, devices)
+    first, names = courses[0], ", ".join(job.name for job in jobs)
+    for done in range(int(first.state.step) + 1, first.plan.total + 1):
+        measured = engine.step(first.batch(done - 1))
         for course in courses:
-            yield course.job, *course.exported()
+            course.advance(done, measured)
+        if done in first.plan.stops or stopping.asked:
+            for index, course in enumerate(courses):
+                save = course.stop if done in first.plan.stops else course.pause
+                save(done, engine.state(index))
+        stopping.check(
+            f"{names}: saved at step {done} of {first.plan.total}. Start the same command again to "
+            "go on."
+        )
+    for index, course in enumerate(courses):
+        course.state = engine.state(index)
+
+
+@contextlib.contextmanager
+def _telling_what_does_not_fit(config: ConfigDict) -> Iterator[None]:
+    """Let an error of memory say what to do.
+
+    Raises:
+      MemoryError: the device has no room for a step.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        train = config.train
+        raise MemoryError(
+            f"a step of {train.batch_size} images in {train.accumulate} parts does not fit in the "
+            f"device's memory: compute it in more parts (--config.train.accumulate="
+            f"{2 * train.accumulate}), or take fewer images (--config.train.batch_size="
+            f"{train.batch_size // 2}).\n  {str(error).splitlines()[0]}"
+        ) from error

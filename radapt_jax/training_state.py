@@ -1,6 +1,7 @@
 """Training states of one domain, to resume from; none that is damaged is ever gone on with.
 
-<folder>/<step>/            Orbax: a state; its validation top-1 and a checksum as metadata
+<folder>/<step>/            Orbax: a state; validation top-1, checksum and what was measured since
+                            the last row of metrics as metadata
 <folder>/damaged-<step>/    one that was found damaged, set aside
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from orbax.checkpoint import v1 as ocp
 from radapt_jax import files, trees
 
 log = logging.getLogger(__name__)
+
+Card = dict[str, Any]
+Measured = Mapping[str, Sequence[float]]
 
 
 class TrainingCheckpoints:
@@ -40,9 +44,9 @@ class TrainingCheckpoints:
         self._folder = Path(folder).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._leave_out = leave_out
-        self._saving: tuple[int, float, Any] | None = None
+        self._saving: tuple[int, Card, Any] | None = None
         _clean(self._folder)
-        self._top1 = _set_damaged_aside(self._folder)
+        self._cards = _set_damaged_aside(self._folder)
 
     def __enter__(self) -> TrainingCheckpoints:
         return self
@@ -53,7 +57,7 @@ class TrainingCheckpoints:
     def top1(self) -> dict[int, float]:
         """Return the validation top-1 (percent) by step of the checkpoints there are."""
         self._finish()
-        return dict(self._top1)
+        return _top1(self._cards)
 
     @property
     def latest(self) -> int | None:
@@ -65,8 +69,18 @@ class TrainingCheckpoints:
         """The step of the checkpoint with the highest validation top-1 (the last of equals)."""
         return _best(self.top1())
 
-    def save(self, step: int, state: Any, top1: float) -> None:
+    def measured(self, step: int | None) -> Measured | None:
+        """Return what `save` was given of that name; None for no step."""
+        return None if step is None else self._cards[step]["measured"]
+
+    def save(self, step: int, state: Any, top1: float, measured: Measured) -> None:
         """Save a training state in the background; it is copied to the host first.
+
+        Args:
+          step: after which it is.
+          state: of training.
+          top1: on validation images, in percent.
+          measured: values of the steps since the last row of metrics, by name.
 
         Raises:
           OSError: this state, or the one before it, could not be saved. Those that were saved are
@@ -74,11 +88,12 @@ class TrainingCheckpoints:
         """
         self._finish()
         host = jax.tree.map(np.array, self._part(state))
-        card = {"top1": float(top1), "sha256": _fingerprint(host, top1)}
+        card: Card = {"top1": float(top1), "measured": measured}
+        card["sha256"] = _fingerprint(host, card)
         path = self._folder / str(step)
         with files.saving(path):
             under_way = ocp.save_async(path, host, custom_metadata=card)
-        self._saving = step, float(top1), under_way
+        self._saving = step, card, under_way
 
     def load(self, step: int, like: Any) -> Any:
         """Return a state as `like`, on the host, with what was saved at `step`.
@@ -108,14 +123,18 @@ class TrainingCheckpoints:
         """Wait for the save that is under way; only then are older states removed."""
         if self._saving is None:
             return
-        (saved, top1, under_way), self._saving = self._saving, None
+        (saved, card, under_way), self._saving = self._saving, None
         with files.saving(self._folder / str(saved)):
             under_way.result()
-        self._top1[saved] = top1
-        kept = {*sorted(self._top1)[-2:], _best(self._top1)}
-        for step in self._top1.keys() - kept:
-            del self._top1[step]
+        self._cards[saved] = card
+        kept = {*sorted(self._cards)[-2:], _best(_top1(self._cards))}
+        for step in self._cards.keys() - kept:
+            del self._cards[step]
             files.remove(self._folder / str(step))
+
+
+def _top1(cards: Mapping[int, Card]) -> dict[int, float]:
+    return {step: float(card["top1"]) for step, card in cards.items()}
 
 
 def _best(top1: Mapping[int, float]) -> int | None:
@@ -128,9 +147,9 @@ def _clean(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _set_damaged_aside(folder: Path) -> dict[int, float]:
-    """Return the validation top-1 by step of intact states, with the others out of the way."""
-    intact: dict[int, float] = {}
+def _set_damaged_aside(folder: Path) -> dict[int, Card]:
+    """Return the cards of intact states by step, with the others out of the way."""
+    intact: dict[int, Card] = {}
     damaged: dict[Path, ValueError] = {}
     for path in folder.iterdir():
         if path.name.isdecimal():
@@ -139,7 +158,8 @@ def _set_damaged_aside(folder: Path) -> dict[int, float]:
             except ValueError as error:
                 damaged[path] = error
     what_next = (
-        f"training goes on from step {max(intact)}, the best state left is of step {_best(intact)}"
+        f"training goes on from step {max(intact)}, the best state left is of step "
+        f"{_best(_top1(intact))}"
         if intact
         else "there is no other, training starts from the beginning"
     )
@@ -151,8 +171,8 @@ def _set_damaged_aside(folder: Path) -> dict[int, float]:
     return intact
 
 
-def _read(path: Path) -> tuple[dict[str, Any], float]:
-    """Return the fields of a state and its validation top-1.
+def _read(path: Path) -> tuple[dict[str, Any], Card]:
+    """Return the fields of a state and its card.
 
     Raises:
       ValueError: they are not what was saved.
@@ -160,18 +180,20 @@ def _read(path: Path) -> tuple[dict[str, Any], float]:
     try:
         card = ocp.metadata(path).custom_metadata
         found = jax.tree.map(np.array, ocp.load(path))
-        intact = card["sha256"] == _fingerprint(found, card["top1"])
+        intact = card["sha256"] == _fingerprint(found, card)
     except Exception as error:
         raise ValueError(f"the training state {path} is damaged: {error!r}.") from error
     if not intact:
         raise ValueError(
             f"the training state {path} is damaged: its values are not those that were saved."
         )
-    return found, card["top1"]
+    return found, dict(card)
 
 
-def _fingerprint(state: Any, top1: float) -> str:
-    return trees.fingerprint({**_without_empty(state), "top1": np.float64(top1)})
+def _fingerprint(state: Any, card: Card) -> str:
+    values = {f"measured/{name}": np.float64(them) for name, them in card["measured"].items()}
+    top1 = np.float64(card["top1"])
+    return trees.fingerprint({**_without_empty(state), **values, "top1": top1})
 
 
 def _without_empty(tree: Any) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def update(
       classes: how many of the head's outputs are the domain's, where it is padded; default: all.
 
     Returns:
-      The state after the step, and "loss" (mean, nats, smoothed) and "top1" (in [0, 1]).
+      The state after the step, and "loss" (mean, nats, smoothed; NaN if a gradient is not finite)
+      and "top1" (in [0, 1]).
     """
     named = trees.flatten(labels)
     trained, frozen = trees.split(state.weights, lambda path: named[path] != FROZEN)
@@ -144,6 +145,8 @@ def update(
     grads, measured = jax.tree.map(lambda leaf: leaf / parts, total)
     if axis_name is not None:
         grads, batch_stats, measured = jax.lax.pmean((grads, batch_stats, measured), axis_name)
+    finite = jnp.isfinite(optax.tree.norm(grads))
+    measured["loss"] = jnp.where(finite, measured["loss"], jnp.nan)
     zeros = {path: jnp.zeros_like(leaf) for path, leaf in frozen.items()}
     updates, opt_state = optimizer.update(
         trees.unflatten({**grads, **zeros}), state.opt_state, state.weights

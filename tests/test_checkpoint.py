@@ -129,7 +129,7 @@ def test_training_states_round_trip(filters, variables, tmp_path):
         moved = moved.replace(params=state.params)
     with TrainingCheckpoints(tmp_path, frozen) as checkpoints:
         assert checkpoints.latest is None
-        checkpoints.save(7, moved, top1=50.0)
+        checkpoints.save(7, moved, 50.0, {})
     with TrainingCheckpoints(tmp_path, frozen) as checkpoints:
         assert checkpoints.latest == 7
         found = checkpoints.load(7, state)
@@ -146,7 +146,7 @@ def test_latest_and_best_are_kept(variables, tmp_path):
     state = make_state(variables, decay)
     with TrainingCheckpoints(tmp_path, ("params",)) as checkpoints:
         for step, top1 in ((10, 20.0), (20, 60.0), (30, 60.0), (40, 30.0), (50, 10.0)):
-            checkpoints.save(step, state, top1)
+            checkpoints.save(step, state, top1, {})
         assert (checkpoints.latest, checkpoints.best) == (50, 30)
     (tmp_path / "60.orbax-checkpoint-tmp").mkdir()  # as a kill leaves it
     with TrainingCheckpoints(tmp_path, ("params",)) as checkpoints:

@@ -30,7 +30,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "training"
     with TrainingCheckpoints(folder) as checkpoints:
         for step, top1 in ((5, 10.0), (10, 60.0), (15, 20.0), (20, 30.0), (30, 40.0)):
-            checkpoints.save(step, state_of(step), top1)
+            checkpoints.save(step, state_of(step), top1, {})
     assert sorted(path.name for path in folder.iterdir()) == ["10", "20", "30"]
     return folder
 
@@ -147,7 +147,7 @@ def test_the_one_before_is_used_and_the_log_says_so(damage, training, caplog):
     assert f"now {training}/damaged-30; training goes on from step 20" in told
     assert sorted(path.name for path in training.iterdir()) == ["10", "20", "damaged-30"]
     with TrainingCheckpoints(training) as checkpoints:  # the same step comes again
-        checkpoints.save(30, state_of(30), 40.0)
+        checkpoints.save(30, state_of(30), 40.0, {})
     assert opened(training) == 30
     assert len(caplog.messages) == 1
 
@@ -195,7 +195,7 @@ def test_a_save_that_fails_leaves_the_others(training, monkeypatch):
     with TrainingCheckpoints(training) as checkpoints:
         with monkeypatch.context() as patch:
             patch.setattr(training_state.ocp, "save_async", lambda *_, **__: UnderWay)
-            checkpoints.save(40, state_of(40), 50.0)
+            checkpoints.save(40, state_of(40), 50.0, {})
         with pytest.raises(OSError, match=r"40 could not be saved(.|\n)*No space left(.|\n)*room"):
             checkpoints.top1()
         assert checkpoints.top1() == {10: 60.0, 20: 30.0, 30: 40.0}
