@@ -19,6 +19,7 @@ from radapt_jax.family import Family
 from radapt_jax.member import Member
 from radapt_jax.models.initial import initial_variables
 from radapt_jax.training import Job, train_domain
+from radapt_jax.writable import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     Raises:
       ValueError: a config value, a domain's images, or a workdir of another run.
       FileNotFoundError: `init_from` or a domain's images are not there.
+      OSError: nothing can be written to the workdir or the cache.
       FloatingPointError: the loss is NaN or infinite.
       DomainsFailed: some of several domains could not be trained; the others were.
     """
     workdir = Path(workdir).absolute()
     settings.check(config, jax.local_device_count())
+    check_writable(workdir, "Name a folder for the run: --workdir=DIR.")
     settings.check_same(config, workdir)
     family = _open_family(config, workdir)
     compressed, names = _compressed(config, workdir) if config.compress.kind else (None, ())

@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 
 from radapt_jax.failures import DomainsFailed
 
-USER_ERRORS = (ValueError, KeyError, FileNotFoundError, FloatingPointError, DomainsFailed)
+USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, DomainsFailed)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
