@@ -15,7 +15,7 @@ from radapt_jax import bundle, checkpoint, exporting, serving, trees
 from radapt_jax.adapters import LOW_RANK_KINDS
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.images import centre_crop, decode
-from radapt_jax.domains import Domain, check_apart
+from radapt_jax.domains import Domain, check_apart, check_name
 from radapt_jax.fuse import FoldedVariables, fold
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec
@@ -132,6 +132,7 @@ class Family:
             other shapes than its class count and adapter kind need, or its name differs from
             another's in case alone. Nothing is changed then.
         """
+        check_name(name)
         check_apart([*self._members, name])
         self._check_fits(name, domain)
         member = dataclasses.replace(

@@ -130,7 +130,8 @@ def _fill(building: Path, source: Source, split: str, resize: int, squash: bool)
     if not len(index["labels"]):
         raise ValueError(
             f"domain {source.name!r}: none of {sum(len(part.unreadable) for part in parts):,} "
-            f"images of {split} can be read. The first: {parts[0].unreadable[0][0]}"
+            f"images of {split} can be read; mend or replace them. The first: "
+            f"{parts[0].unreadable[0][0]}"
         )
     sizes = index["extents"].astype(np.int64).prod(1) * 3
     index["offsets"] = np.cumsum(sizes) - sizes
