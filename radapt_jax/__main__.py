@@ -41,13 +41,14 @@ def save(arguments: argparse.Namespace) -> None:
 
 def swap(arguments: argparse.Namespace) -> None:
     family = Family.load(arguments.workdir)
-    name = arguments.name or bundle.read_card(arguments.file)["domain"]["name"]
+    member = bundle.read(arguments.file)
+    name = arguments.name or member.domain.name
     what = "replaced" if name in family else "added"
     if name in family and not arguments.replace:
         raise ValueError(
             f"{arguments.workdir} has a domain {name!r}; say --replace, or --name=OTHER to add it."
         )
-    family.load_domain(arguments.file, name)
+    family.add(name, member)
     checkpoint.save_member(family[name], arguments.workdir)
     print(f"{arguments.workdir}: {name} {what}")
 

@@ -18,14 +18,22 @@ import safetensors.numpy
 from radapt_jax import trees
 from radapt_jax.member import Member, parse_card
 from radapt_jax.version import __version__
+from radapt_jax.writable import check_writable
 
 KEY = "radapt_jax"
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}
 
 
 def write(member: Member, path: str | Path) -> None:
-    """Write a domain to a safetensors file, replacing one that is there."""
+    """Write a domain to a safetensors file, replacing one that is there.
+
+    Raises:
+      OSError: nothing can be written there.
+    """
     path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise OSError(f"found no place for a file at {path}; expected a file name in a folder.")
+    check_writable(path.parent, "Name another file.")
     card = json.dumps({**member.card(), "version": __version__})
     metadata = {KEY: card, "sha256": _digest(card)}
     leaves = trees.flatten(trees.to_numpy(member.variables))

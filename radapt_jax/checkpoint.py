@@ -20,6 +20,7 @@ from typing import Any
 from orbax.checkpoint import v1 as ocp
 
 from radapt_jax import files, trees
+from radapt_jax.domains import check_name
 from radapt_jax.member import FORMAT, Member, parse_card
 from radapt_jax.models import ModelSpec
 
@@ -82,6 +83,8 @@ def _load_shared(folder: Path) -> Shared:
     try:
         facts = {key: card[key] for key in ("backbone", "width", "source", "adapter")}
         facts["ranks"] = card.get("ranks", {})
+        if facts["source"] is not None:
+            check_name(facts["source"])
         expected = {"params": Shared({}, **facts).spec.abstract(1)["params"]}
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{folder}/{CARD} describes no shared weights: {error!r}.") from error
@@ -102,8 +105,10 @@ def load_member(workdir: str | Path, name: str) -> Member:
 
     Raises:
       FileNotFoundError: no such domain there.
-      ValueError: shapes, dtypes or values are not those the card tells of.
+      ValueError: `name` is none of a domain, the card is another domain's, or shapes, dtypes or
+        values are not those it tells of.
     """
+    check_name(name)
 
     def load(folder: Path) -> Member:
         return _load_member(folder, name, list_members(workdir))
@@ -114,6 +119,11 @@ def load_member(workdir: str | Path, name: str) -> Member:
 def _load_member(folder: Path, name: str, there: list[str]) -> Member:
     card = read_card(folder, f"domain {name!r}", f"Domains there: {there}.")
     empty = Member.from_card(card, {name: {} for name in card.get("collections", [])}, str(folder))
+    if empty.domain.name != name:
+        raise ValueError(
+            f"{folder} holds domain {empty.domain.name!r}; expected {name!r}. Give the folder its "
+            "old name, and add the domain under the new one: family.add."
+        )
     member = dataclasses.replace(empty, variables=_load(folder, empty.abstract()))
     return member.verified(card["sha256"], str(folder))
 
@@ -130,7 +140,7 @@ def read_card(folder: Path, what: str, hint: str) -> dict[str, Any]:
     path = folder / CARD
     if not path.is_file():
         raise FileNotFoundError(f"found no {what} at {folder} (no {CARD}). {hint}")
-    return parse_card(path.read_text(), str(path))
+    return parse_card(path.read_bytes(), str(path))
 
 
 def clean(workdir: str | Path) -> None:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
+
+from radapt_jax.values import (
+    FLAG,
+    TEXT,
+    Kind,
+    check,
+    check_all,
+    number,
+    one_of,
+    optional,
+    several,
+    whole,
+)
 
 RGB = tuple[float, float, float]
 Crop = Literal["random", "centre"]
@@ -46,32 +58,13 @@ class Domain:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_all(vars(self), KINDS, f"domain {self.name!r}: ")
         if not self.classes:
             raise ValueError(f"domain {self.name!r} has no classes; expected at least one.")
-        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
-        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
-            raise ValueError(
-                f"domain {self.name!r}: found mean {self.mean} and std {self.std}; expected three "
-                "finite numbers each (RGB, images in [0, 1]), every std above 0."
-            )
-        if not (isinstance(self.size, int) and isinstance(self.resize, int)):
-            raise TypeError(f"found size {self.size!r}, resize {self.resize!r}; expected integers.")
-        if self.size < 8 or self.size % 8:
-            raise ValueError(
-                f"domain {self.name!r}: found size {self.size}; expected a multiple of 8 pixels."
-            )
         if self.resize < self.size:
             raise ValueError(
                 f"domain {self.name!r}: found resize {self.resize} below size {self.size}; "
                 "the crop must fit into the resized image."
-            )
-        if self.adapter_decay is not None and self.adapter_decay < 0:
-            raise ValueError(
-                f"domain {self.name!r}: adapter_decay is {self.adapter_decay}; expected 0 or more."
-            )
-        if self.crop not in ("random", "centre"):
-            raise ValueError(
-                f"domain {self.name!r}: found crop {self.crop!r}; expected 'random' or 'centre'."
             )
 
     @property
@@ -83,17 +76,49 @@ class Domain:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Domain:
+        check_all(facts, {"classes": several(TEXT), "mean": RGB_KIND, "std": RGB_KIND})
         lists = {key: tuple(facts[key]) for key in ("classes", "mean", "std")}
         return cls(**{**facts, **lists})
 
 
 def check_name(name: str) -> None:
     """Raise ValueError unless `name` can name a domain and its folder."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?", name):
-        raise ValueError(
-            f"found domain name {name!r}; expected letters, digits, '_', '-' and inner dots "
-            "(it names a folder)."
-        )
+    check("domain name", name, NAME)
+
+
+def check_apart(names: Iterable[str]) -> None:
+    """Raise ValueError if two names are the same to a file system that ignores case."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise ValueError(
+                f"found domains {other!r} and {name!r}; they would share a folder where case is "
+                "ignored. Rename one."
+            )
+
+
+LONGEST_NAME = 100  # what is added to it still makes a file name
+NAME = Kind(
+    f"letters, digits, '_', '-' and inner dots, {LONGEST_NAME} at most (it names a folder)",
+    lambda found: (
+        isinstance(found, str)
+        and len(found) <= LONGEST_NAME
+        and bool(re.fullmatch(r"[A-Za-z0-9_-]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?", found))
+    ),
+)
+RGB_KIND = several(number("(-inf, inf)"), 3)
+KINDS = {
+    "classes": several(TEXT),
+    "mean": RGB_KIND,  # RGB, for images in [0, 1]
+    "std": several(number("(0, inf)"), 3),
+    "size": whole(8, multiple_of=8),
+    "resize": whole(8),
+    "squash": FLAG,
+    "crop": one_of("random", "centre"),
+    "flip": FLAG,
+    "adapter_decay": optional(number("[0, inf)")),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from radapt_jax import bundle, checkpoint, exporting, serving, trees
 from radapt_jax.adapters import LOW_RANK_KINDS
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.images import centre_crop, decode
-from radapt_jax.domains import Domain
+from radapt_jax.domains import Domain, check_apart, check_name
 from radapt_jax.fuse import FoldedVariables, fold
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec
@@ -128,9 +128,12 @@ class Family:
           domain: for instance `other_family["svhn"]`, or a `Member` made by hand.
 
         Raises:
-          ValueError: it was trained on other shared weights, on another width, or its variables
-            have other shapes than its class count and adapter kind need. Nothing is changed then.
+          ValueError: it was trained on other shared weights, on another width, its variables have
+            other shapes than its class count and adapter kind need, or its name differs from
+            another's in case alone. Nothing is changed then.
         """
+        check_name(name)
+        check_apart([*self._members, name])
         self._check_fits(name, domain)
         member = dataclasses.replace(
             domain,
@@ -188,7 +191,9 @@ class Family:
 
         Args:
           images: (n, h, w, 3) at the size the network is to see, sides multiples of 8. uint8 in
-            [0, 255] is normalised with the domain's mean and std; floats are taken as normalised.
+            [0, 255] is normalised with the domain's mean and std; floats are taken as normalised
+            already: beyond 2 / std they are refused, as pixels in [0, 255], and all within [0, 1]
+            they come with a warning.
           domain: whose adapters, norms and head to use, for all images; or
           domains: for each image, n names. Each image goes through its own domain in one call;
             in one for each network among them, where adapter kinds or ranks differ or domains
@@ -201,14 +206,15 @@ class Family:
         Raises:
           KeyError: no such domain.
           ValueError: images of another rank, channel count, dtype or side, or with values that are
-            not finite; neither or both of `domain` and `domains`, or not one name per image.
+            not finite or not normalised; neither or both of `domain` and `domains`, or not one
+            name per image.
         """
-        images = serving.check_images(images)
-        if (domain is None) == (domains is None):
+        if (domain is None) == (domains is None) or isinstance(domains, str):
             raise ValueError("expected either domain='name' or domains=[one name per image].")
-        if domains is not None:
-            return self._predict_mixed(images, list(domains))
-        assert domain is not None
+        named = [domain] if domain is not None else list(domains or ())
+        images = serving.check_images(images, [self[name].domain for name in set(named)])
+        if domain is None:
+            return self._predict_mixed(images, named)
         classes = self[domain].domain.num_classes
         if len(images) == 0:
             return np.zeros((0, classes), np.float32)
@@ -321,11 +327,13 @@ class Family:
         Resized and cropped as at this domain's evaluation.
 
         Args:
-          images: one or a sequence of paths, PIL images or uint8 arrays (h, w) or (h, w, 3).
+          images: one or a sequence of paths, encoded bytes, PIL images or uint8 arrays (h, w) or
+            (h, w, 3); see `data.images.decode` for what becomes of grey, 16 bits and the like.
           domain: whose resizing and crop to use.
 
         Raises:
           KeyError: no such domain.
+          FileNotFoundError: no such file.
           ValueError: something that cannot be read as an image.
         """
         facts = self[domain].domain
@@ -378,7 +386,7 @@ class FoldedDomain:
 
     def predict(self, images: Any) -> np.ndarray:
         """Return class probabilities (n, classes), as `Family.predict` does for this domain."""
-        images = serving.check_images(images)
+        images = serving.check_images(images, [self.domain])
         if len(images) == 0:
             return np.zeros((0, self.domain.num_classes), np.float32)
         mean, std = serving.statistics(self.domain)

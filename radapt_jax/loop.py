@@ -23,6 +23,7 @@ from radapt_jax.plan import Job
 from radapt_jax.stopping import Stopping
 from radapt_jax.training import train_domains
 from radapt_jax.workdir import held
+from radapt_jax.writable import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
       FloatingPointError: a loss or a gradient is NaN or infinite.
       MemoryError: the device has no room for a step.
       Stopped: SIGTERM or SIGINT came; what is trained was saved.
+      OSError: nothing can be written to the workdir or the cache.
       DomainsFailed: some of several domains could not be trained; the others were.
       BlockingIOError: another process trains in the workdir.
       OSError: something could not be saved; what was saved before is as it was.
     """
     workdir = Path(workdir).absolute()
     settings.check(config, jax.local_device_count())
+    check_writable(workdir, "Name a folder for the run: --workdir=DIR.")
     with Stopping() as stopping, held(workdir):
         for place in (workdir, workdir / "compressed"):
             checkpoint.clean(place)

@@ -142,7 +142,7 @@ def _check_card(card: Mapping[str, Any]) -> None:
         raise TypeError(f"entries of the wrong kind: {wrong or 'images, results'}")
 
 
-def parse_card(text: str, where: str) -> dict[str, Any]:
+def parse_card(text: str | bytes, where: str) -> dict[str, Any]:
     """Return a card from its JSON text.
 
     Raises:

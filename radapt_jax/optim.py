@@ -8,9 +8,13 @@ from typing import Any
 import optax
 
 from radapt_jax import trees
+from radapt_jax.values import check, check_all, number, optional
 
 LABELS = ("filters", "adapters", "norms", "head")
 FROZEN = "frozen"
+RATE = number("(0, inf)")
+DROP = number("(0, 1]")  # a factor
+DECAY = optional(number("[0, inf)"))
 
 
 def label(path: str) -> str:
@@ -51,8 +55,7 @@ def labels(variables: trees.Tree, decay: Mapping[str, float | None]) -> dict[str
     """
     if set(decay) != set(LABELS):
         raise ValueError(f"found decays for {sorted(decay)}; expected {sorted(LABELS)}.")
-    if negative := {name: rate for name, rate in decay.items() if rate is not None and rate < 0}:
-        raise ValueError(f"found negative weight decay {negative}; expected 0 or more, or None.")
+    check_all(decay, dict.fromkeys(LABELS, DECAY), "weight decay: ")
     named = {path: label(path) for path in trees.flatten(variables)}
     tree = {path: FROZEN if decay[name] is None else name for path, name in named.items()}
     if set(tree.values()) == {FROZEN}:
@@ -104,14 +107,15 @@ def make_schedule(
       warmup: fraction of the run over which the rate rises linearly from 0.
 
     Raises:
-      ValueError: an unknown kind, or fractions outside [0, 1].
+      ValueError: an unknown kind, fractions or a factor outside [0, 1], or a rate that is not
+        positive.
     """
     if not all(0 <= fraction <= 1 for fraction in (*drop_at, warmup)):
         raise ValueError(
             f"found drop_at {drop_at}, warmup {warmup}; expected fractions of the run."
         )
-    if learning_rate <= 0:
-        raise ValueError(f"found learning rate {learning_rate}; expected a positive one.")
+    check("learning rate", learning_rate, RATE)
+    check("drop_by", drop_by, DROP)
     warmup_steps = round(warmup * total_steps)
     if kind == "steps":
         drops = {round(at * total_steps) - warmup_steps: drop_by for at in drop_at}

@@ -7,7 +7,8 @@ program; the padding has probability 0.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,21 +37,30 @@ def statistics(domain: Domain) -> tuple[np.ndarray, np.ndarray]:
     return np.array(domain.mean, np.float32), np.array(domain.std, np.float32)
 
 
-def check_images(images: Any) -> np.ndarray:
+def check_images(images: Any, domains: Iterable[Domain]) -> np.ndarray:
     """Return images as uint8 or float32 (n, h, w, 3).
 
     Raises:
-      ValueError: another rank, channel count or dtype, or values that are not finite.
+      ValueError: another rank, channel count or dtype, no pixels, or floats that are not finite or
+        that no normalisation of these domains yields.
     """
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError as error:
+        raise ValueError(
+            f"found images that make no array: {error}. Expected one shape for all; "
+            "family.preprocess makes it so."
+        ) from error
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"found images of shape {images.shape}; expected (n, height, width, 3). One image "
             "needs a leading axis: image[None]; files go through family.preprocess."
         )
+    if 0 in images.shape[1:]:
+        raise ValueError(f"found images of shape {images.shape}; expected at least 8 x 8 pixels.")
     if images.dtype == np.uint8:
         return images
-    if not np.issubdtype(images.dtype, np.floating):
+    if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
             f"found images of {images.dtype}; expected uint8 in [0, 255], or floats that are "
             "normalised already."
@@ -58,7 +68,29 @@ def check_images(images: Any) -> np.ndarray:
     images = images.astype(np.float32)
     if not np.isfinite(images).all():
         raise ValueError("found images with NaN or infinite values; expected finite ones.")
+    _check_normalised(images, domains)
     return images
+
+
+def _check_normalised(images: np.ndarray, domains: Iterable[Domain]) -> None:
+    """Refuse floats that are pixels in [0, 255] still, and warn of those that seem to be in [0, 1].
+
+    Normalised values are at most 1 / std from 0 where the mean is in [0, 1]; twice that is let in.
+    """
+    lowest, highest = images.min(initial=0), images.max(initial=0)
+    most = max((2 * max(1.0, *it.mean) / min(it.std) for it in domains), default=np.inf)
+    if max(-lowest, highest) > most:
+        raise ValueError(
+            f"found floats from {lowest:g} to {highest:g}; expected normalised ones, which are "
+            f"within {most:.3g} of 0 here. Pixels in [0, 255] go in as uint8: "
+            "images.astype(np.uint8)."
+        )
+    if lowest == 0 and 0 < highest <= 1:
+        warnings.warn(
+            "found floats in [0, 1], which predict takes as normalised. If they are pixels, pass "
+            "uint8: (images * 255).round().astype(np.uint8).",
+            stacklevel=4,
+        )
 
 
 def probabilities(

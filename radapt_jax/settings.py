@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from radapt_jax import compression, files, optim
+from radapt_jax import compression, files, optim, values
+from radapt_jax.data import loading
 from radapt_jax.data.loading import DataSpec
+from radapt_jax.domains import check_apart, check_name
 from radapt_jax.models import ModelSpec
+from radapt_jax.values import FLAG, PATH, TEXT, number, one_of, optional, several, whole
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # What may change when a workdir is used again: more domains, and how the run is watched.
@@ -27,6 +30,44 @@ FREE = (
     "train.log_every",
     "train.together",
 )
+DATA = (
+    *("source", "dir", "size", "resize", "squash"),
+    *("val_fraction", "train_on", "max_unreadable"),
+)
+KINDS = {
+    **dict.fromkeys(("method", "domains", "init_from"), TEXT),
+    **{name: loading.KINDS[name] for name in ("train_fraction", "images_per_class")},
+    **{f"data.{name}": loading.KINDS[name] for name in DATA},
+    "start": one_of("backbone", "random"),
+    "source_adapter": optional(TEXT),
+    "seed": whole(0),
+    "on_nan": one_of("stop", "rewind"),
+    "export": one_of("latest", "best"),
+    "backbone.name": TEXT,
+    "backbone.width": number("(0, 64]"),
+    "backbone.dtype": one_of(*DTYPES),
+    **dict.fromkeys(("adapter.kind", "adapter.stages", "adapter.convs", "adapter.init"), TEXT),
+    **dict.fromkeys(("adapter.dropout_first", "adapter.dropout_second"), number("[0, 1)")),
+    "compress.kind": one_of("", *compression.KINDS),
+    **dict.fromkeys(("compress.ranks", "compress.dense"), TEXT),
+    **dict.fromkeys(("compress.share", "compress.energy"), number("(0, 1]")),
+    "compress.budget": whole(0),
+    "data.cache": PATH,
+    "data.on_device": FLAG,
+    "train.batch_size": whole(1),
+    "train.epochs": number("[0, 1e6]"),
+    "train.steps": whole(0),
+    **{f"train.{name}": whole(1) for name in ("evals", "log_every", "accumulate", "together")},
+    "train.label_smoothing": number("[0, 1)"),
+    "train.sync_norm": FLAG,
+    "optim.learning_rate": optim.RATE,
+    "optim.momentum": number("[0, 1)"),
+    "optim.schedule": TEXT,
+    "optim.drop_at": several(number("[0, 1]")),
+    "optim.drop_by": optim.DROP,
+    "optim.warmup": number("[0, 1]"),
+    **{f"optim.decay.{label}": optim.DECAY for label in optim.LABELS},
+}
 
 
 def names(listed: str) -> tuple[str, ...]:
@@ -41,35 +82,29 @@ def check(config: ConfigDict, devices: int) -> None:
       config: as in configs/base.py.
       devices: number of devices that share a batch.
     """
+    for name, kind in KINDS.items():
+        values.check(f"config.{name}", _entry(config, name), kind)
     domains = names(config.domains)
     if not domains and not config.compress.kind:
         raise ValueError("config.domains is empty; name one or more: --config.domains=cifar100")
     if len(set(domains)) < len(domains):
-        raise ValueError(f"config.domains names a domain twice: {list(domains)}.")
+        raise ValueError(
+            f"config.domains names a domain twice: {list(domains)}; name each once. For the "
+            "same images under another name: config.options.<name> = {'dataset': <domain>}."
+        )
+    for name in domains:
+        check_name(name)
+    check_apart(domains)
     if not config.method:
         raise ValueError("config.method is empty; start from one of the recipes in configs/.")
-    if config.start not in ("backbone", "random"):
-        raise ValueError(f"found config.start {config.start!r}; expected 'backbone' or 'random'.")
     if config.start == "backbone" and not config.init_from:
         raise ValueError(
             f"method {config.method!r} starts from shared weights, and config.init_from is empty. "
             "Pre-train (python train.py --config configs/scratch.py --config.domains=... --workdir "
             "runs/pretrain), then add --config.init_from=runs/pretrain."
         )
-    if config.export not in ("latest", "best"):
-        raise ValueError(f"found config.export {config.export!r}; expected 'latest' or 'best'.")
-    if config.on_nan not in ("stop", "rewind"):
-        raise ValueError(f"found config.on_nan {config.on_nan!r}; expected 'stop' or 'rewind'.")
-    if config.backbone.dtype not in DTYPES:
-        raise ValueError(
-            f"found config.backbone.dtype {config.backbone.dtype!r}; "
-            f"expected one of {list(DTYPES)}."
-        )
     train = config.train
-    for entry in ("evals", "log_every", "accumulate", "together"):
-        if train[entry] < 1:
-            raise ValueError(f"found config.train.{entry} {train[entry]}; expected at least 1.")
-    if train.batch_size < 1 or train.batch_size % (devices * train.accumulate):
+    if train.batch_size % (devices * train.accumulate):
         raise ValueError(
             f"found config.train.batch_size {train.batch_size}; expected a positive multiple of "
             f"the {devices} devices that share a batch, times config.train.accumulate "
@@ -81,26 +116,24 @@ def check(config: ConfigDict, devices: int) -> None:
             "their filters are frozen (config.optim.decay.filters is None) and their images are "
             "not kept on the device (config.data.on_device is False)."
         )
-    if train.steps < 0 or (train.steps == 0 and train.epochs <= 0):
+    if train.steps == 0 and train.epochs == 0:
         raise ValueError(
             f"found config.train.steps {train.steps} and epochs {train.epochs}; expected a "
             "positive number of either."
         )
-    if not 0.0 <= train.label_smoothing < 1.0:
-        raise ValueError(
-            f"found config.train.label_smoothing {train.label_smoothing}; expected [0, 1)."
-        )
-    if not 0.0 <= config.optim.momentum < 1.0:
-        raise ValueError(f"found config.optim.momentum {config.optim.momentum}; expected [0, 1).")
-    DataSpec("any", **data_defaults(config))
     schedule(config, total_steps=100)
-    if config.compress.kind not in ("", *compression.KINDS):
-        raise ValueError(
-            f"found config.compress.kind {config.compress.kind!r}; expected one of "
-            f"{list(compression.KINDS)}, or '' for none."
-        )
     rank_rule(config)
     model_spec(config).build(1)
+
+
+def _entry(config: ConfigDict, name: str) -> Any:
+    """Return an entry by its dotted name."""
+    found: Any = config
+    for part in name.split("."):
+        if not isinstance(found, ConfigDict) or part not in found:
+            raise ValueError(f"config has no {name}; start from a recipe in configs/.")
+        found = found[part]
+    return found
 
 
 def rank_rule(config: ConfigDict) -> compression.RankRule:
@@ -141,10 +174,8 @@ def schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
 
 def data_defaults(config: ConfigDict) -> dict[str, Any]:
     """Return the fields of a `DataSpec` that hold for every domain."""
-    keys = ("source", "dir", "size", "resize", "squash")
-    more = ("val_fraction", "train_on", "max_unreadable")
     return {
-        **{key: config.data[key] for key in (*keys, *more)},
+        **{key: config.data[key] for key in DATA},
         "train_fraction": config.train_fraction,
         "images_per_class": config.images_per_class,
         "subset": config.seed,
@@ -166,6 +197,10 @@ def check_same_images(config: ConfigDict, spec: DataSpec) -> None:
 def domain_options(config: ConfigDict, name: str) -> dict[str, Any]:
     """Return config.options of one domain as plain values ({} where there are none)."""
     options = config.options.get(name, {})
+    if not isinstance(options, Mapping | ConfigDict):
+        raise ValueError(
+            f"found config.options.{name} {options!r}; expected a dict such as {{'flip': False}}."
+        )
     return options.to_dict() if isinstance(options, ConfigDict) else dict(options)
 
 
@@ -175,7 +210,13 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
     if not path.is_file():
         return
     now = _flat(json.loads(config.to_json_best_effort()))
-    before = _flat(json.loads(path.read_text()))
+    try:
+        before = _flat(json.loads(path.read_bytes()))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} cannot be read: {error}. It says how this run was begun: restore it, or use "
+            "another --workdir."
+        ) from error
     changed = [
         f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

@@ -83,11 +83,11 @@ def test_schedules():
     ("call", "message"),
     [
         (lambda: optim.make_schedule("linear", 0.1, 10), "'linear'"),
-        (lambda: optim.make_schedule("steps", -0.1, 10), "positive"),
+        (lambda: optim.make_schedule("steps", -0.1, 10), "learning rate -0.1"),
         (lambda: optim.make_schedule("steps", 0.1, 10, drop_at=(80,)), "fractions"),
         (lambda: optim.labels(weights("none"), {"filters": 0.0}), "adapters"),
         (lambda: optim.labels(weights("none"), dict.fromkeys(DECAY)), "frozen"),
-        (lambda: optim.labels(weights("none"), {**DECAY, "head": -1.0}), "negative"),
+        (lambda: optim.labels(weights("none"), {**DECAY, "head": -1.0}), "head -1.0"),
     ],
 )
 def test_bad_settings_are_named(call, message):

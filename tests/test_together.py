@@ -222,7 +222,7 @@ def test_one_that_diverges_does_not_stop_those_trained_with_it(
         ({"optim.decay.filters": 5e-4}, "filters are frozen"),
         ({"data.on_device": True}, "not kept on the device"),
         ({"train.accumulate": 3}, r"times config.train.accumulate \(3\)"),
-        ({"train.accumulate": 0}, "accumulate 0; expected at least 1"),
+        ({"train.accumulate": 0}, "accumulate 0; expected a whole number from 1"),
     ],
 )
 def test_what_cannot_be_trained_at_once_is_said(changes, told, pretrained, cache_dir, tmp_path):

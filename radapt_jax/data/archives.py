@@ -136,7 +136,7 @@ def _download(url: str, path: Path, expected: ArchiveFacts) -> None:
 
 
 @contextlib.contextmanager
-def _readable(archive: Path) -> Iterator[None]:
+def readable(archive: Path) -> Iterator[None]:
     """Turn whatever a damaged archive raises into a ValueError that names it."""
     try:
         yield
@@ -153,8 +153,8 @@ def read_json(archive: Path, names: Sequence[str]) -> dict[str, Any]:
       ValueError: the archive or a JSON file is damaged, or a file is not in it.
     """
     found: dict[str, Any] = {}
-    with _readable(archive), tarfile.open(archive) as tar:
-        for member in _files(tar):
+    with readable(archive), tarfile.open(archive) as tar:
+        for member in files_of(tar):
             name = PurePosixPath(member.name).name
             if name in names:
                 data = _content(tar, member)
@@ -190,8 +190,8 @@ class Members:
 
     def _inner(self) -> bytes:
         seen = []
-        with _readable(self.archive), tarfile.open(self.archive) as tar:
-            for member in _files(tar):
+        with readable(self.archive), tarfile.open(self.archive) as tar:
+            for member in files_of(tar):
                 if PurePosixPath(member.name).name == f"{self.domain}.tar":
                     return _content(tar, member)
                 seen.append(member.name)
@@ -200,8 +200,8 @@ class Members:
     def find(self, wanted: set[str]) -> dict[str, tuple[int, int]]:
         """Return offset and size of the files whose `image_key` is wanted."""
         places: dict[str, tuple[int, int]] = {}
-        with _readable(self.archive), self._open() as file, tarfile.open(fileobj=file) as tar:
-            for member in _files(tar):
+        with readable(self.archive), self._open() as file, tarfile.open(fileobj=file) as tar:
+            for member in files_of(tar):
                 if (key := image_key(member.name, self.domain)) in wanted:
                     places[key] = (member.offset_data, member.size)
         return places
@@ -230,11 +230,20 @@ def image_key(path: str, domain: str) -> str:
     return "/".join(parts)
 
 
-def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def files_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the plain files of a tar: no folders, links or devices.
+
+    Raises:
+      tarfile.ReadError: it has no end mark. `tarfile` itself takes any damage for the end.
+    """
     while (member := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]  # a gigabyte, of ImageNet's
         if member.isfile():
             yield member
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"it ends within, after {tar.offset:,} bytes")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

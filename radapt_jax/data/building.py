@@ -19,6 +19,7 @@ import tqdm
 
 from radapt_jax.data.images import decode
 from radapt_jax.data.sources import Example, Source
+from radapt_jax.writable import check_writable
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,10 @@ def build(
     Of several processes that want the same cache one builds it, and the others wait.
 
     Raises:
+      OSError: nothing can be written there.
       ValueError: see `cache.load_split`.
     """
+    check_writable(folder.parent, "Decoded images are kept there: set config.data.cache (--cache).")
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     try:
@@ -123,6 +126,12 @@ def _fill(building: Path, source: Source, split: str, resize: int, squash: bool)
         raise ValueError(
             f"domain {source.name!r}: {unknown:,} of {len(index['labels']):,} images of {split} "
             "have the label -1; expected labels for all images of a split, or for none."
+        )
+    if not len(index["labels"]):
+        raise ValueError(
+            f"domain {source.name!r}: none of {sum(len(part.unreadable) for part in parts):,} "
+            f"images of {split} can be read; mend or replace them. The first: "
+            f"{parts[0].unreadable[0][0]}"
         )
     sizes = index["extents"].astype(np.int64).prod(1) * 3
     index["offsets"] = np.cumsum(sizes) - sizes

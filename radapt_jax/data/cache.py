@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import mmap
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from radapt_jax.data.sources import Source
 log = logging.getLogger(__name__)
 
 FORMAT = 2
+DAMAGE = (ValueError, LookupError, TypeError, OSError, EOFError, zipfile.BadZipFile)
+INDEX = ("offsets", "extents", "labels", "ids", "sums")  # arrays of `Split`
 RESIDENT_LIMIT = 1 << 30  # bytes of a file that may be mapped into memory at a time
 AROUND = 1 << 16  # bytes that the kernel maps with a page that is read
 
@@ -148,18 +151,9 @@ def load_split(
     folder = cache_dir / f"{source.name}-{split}-{resize}-{digest}"
     if not (folder / "done.json").is_file():
         build(source, split, resize, squash, folder, max_unreadable)
-    facts = json.loads((folder / "done.json").read_text())
-    check_unreadable(source.name, split, facts["images"], facts["unreadable"], max_unreadable)
-    with np.load(folder / "index.npz") as file:
-        arrays = {name: file[name] for name in file.files}
-    pixels = Pixels(folder / "pixels.u8")
-    expected = int(arrays["offsets"][-1] + 3 * arrays["extents"][-1].prod())
-    if len(pixels.values) != expected:
-        raise ValueError(
-            f"{folder} is damaged: found {len(pixels.values):,} bytes of pixels, expected "
-            f"{expected:,}. Delete the folder; it is built again."
-        )
-    if unreadable := facts["unreadable"]:
+    unreadable, arrays, pixels = _read(folder)
+    check_unreadable(source.name, split, len(arrays["labels"]), unreadable, max_unreadable)
+    if unreadable:
         log.warning(
             "%s: %d images of %s cannot be read, and are left out. The first: %s",
             source.name,
@@ -169,3 +163,24 @@ def load_split(
         )
     unread = tuple(image_id for _, image_id in unreadable)
     return Split(pixels, **arrays, unread=unread, index=np.arange(len(arrays["labels"])))
+
+
+def _read(folder: Path) -> tuple[list, dict[str, np.ndarray], Pixels]:
+    """Read a cache: which images could not be read (problem and id), the index, the pixels.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        unreadable = json.loads((folder / "done.json").read_bytes())["unreadable"]
+        with np.load(folder / "index.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in INDEX}
+        pixels = Pixels(folder / "pixels.u8")
+        expected = int(arrays["offsets"][-1] + 3 * arrays["extents"][-1].prod())
+        if len(pixels.values) != expected:
+            raise ValueError(f"found {len(pixels.values):,} bytes of pixels, expected {expected:,}")
+    except DAMAGE as error:
+        raise ValueError(
+            f"{folder} is damaged: {error}. Delete the folder; it is built again."
+        ) from error
+    return unreadable, arrays, pixels

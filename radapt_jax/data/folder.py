@@ -7,6 +7,7 @@ Three layouts are read, in place:
     <dir>/<name>/<split>.tar[.gz]                   one tar file a split, of <class>/<image>
 
 An optional `<dir>/<name>/meta.json` with "class_names" names classes whose folders are numbers.
+Tar files are read in place: nothing is extracted, and links and devices in them are passed over.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import hashlib
 import json
 import logging
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from radapt_jax.data.archives import files_of, readable
+from radapt_jax.data.images import MAX_BYTES
 from radapt_jax.data.sources import SPLITS, Example, Source
 
 log = logging.getLogger(__name__)
@@ -39,7 +43,8 @@ def open_folder(name: str, root: str | Path) -> Source:
 
     Raises:
       FileNotFoundError: there is neither a folder nor a tar file of that name.
-      ValueError: no training images, or a class that only val or test has.
+      ValueError: no training images, a class without images or that only val or test has, a
+        damaged tar file, or a meta.json that cannot be read.
     """
     root = Path(root).expanduser()
     folder = root / name
@@ -131,8 +136,10 @@ def _list_archive(archive: Path) -> dict[str, list[_File]]:
 def _list_tar(archive: Path) -> list[tuple[tuple[str, ...], _File]]:
     """List the images of a tar file that lie in some folder, with the parts of their paths."""
     stamp = _stamp(archive.stat())
-    with tarfile.open(archive) as tar:
-        names = [member.name for member in tar if member.isfile() and _is_image(member.name)]
+    with readable(archive), tarfile.open(archive) as tar:
+        names = [member.name for member in files_of(tar) if _is_image(member.name)]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{archive} holds {twice[0]} more than once; expected it once.")
     paths = [(PurePosixPath(name).parts, name) for name in names]
     return [
         (parts, _File(parts[-2], name, archive, stamp)) for parts, name in paths if len(parts) > 1
@@ -146,16 +153,18 @@ def _stamp(stat) -> str:
 def _read(files: list[_File], index: dict[str, int]) -> Iterator[Example]:
     if files[0].archive is None:
         for file in files:
-            yield Example(file.path, index[file.label], Path(file.path).read_bytes())
+            with open(file.path, "rb") as stream:
+                yield Example(file.path, index[file.label], stream.read(MAX_BYTES + 1))
         return
     archive = files[0].archive
     wanted = {file.path: index[file.label] for file in files}
-    with tarfile.open(archive) as tar:  # front to back: a compressed tar cannot be sought
-        for member in tar:
+    with readable(archive), tarfile.open(archive) as tar:  # front to back: gzip cannot be sought
+        for member in files_of(tar):
             if member.name in wanted:
-                stream = tar.extractfile(member)
-                assert stream is not None, "listed members are plain files"
-                yield Example(f"{archive}:{member.name}", wanted[member.name], stream.read())
+                image = tar.extractfile(member)
+                assert image is not None, "plain files have content"
+                where = f"{archive}:{member.name}"
+                yield Example(where, wanted[member.name], image.read(MAX_BYTES + 1))
 
 
 def _numbers_first(label: str) -> tuple[int, int, str]:
@@ -165,10 +174,23 @@ def _numbers_first(label: str) -> tuple[int, int, str]:
 def _class_names(folder: Path, folders: list[str]) -> tuple[str, ...]:
     meta = folder / "meta.json"
     if meta.is_file() and all(label.isdecimal() for label in folders):
-        names = json.loads(meta.read_text()).get("class_names", [])
+        names = _read_names(meta)
         if int(folders[-1]) < len(names):
-            return tuple(str(names[int(label)]) for label in folders)
+            return tuple(names[int(label)] for label in folders)
     return tuple(folders)
+
+
+def _read_names(meta: Path) -> list[str]:
+    try:
+        names = json.loads(meta.read_bytes()).get("class_names", [])
+        if not isinstance(names, list):
+            raise TypeError(f"class_names is {names!r}")
+        return [str(name) for name in names]
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{meta} cannot be read: {error}. Expected a JSON object with a list 'class_names'; "
+            "mend or remove it."
+        ) from error
 
 
 def _key(splits: dict[str, list[_File]]) -> str:
@@ -176,5 +198,6 @@ def _key(splits: dict[str, list[_File]]) -> str:
     for split, files in splits.items():
         for file in files:
             where = f"{file.archive}:{file.path}" if file.archive else file.path
-            digest.update(f"{split} {file.label} {where} {file.stamp}\n".encode())
+            line = f"{split} {file.label} {where} {file.stamp}\n"
+            digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would start a program
+MAX_BYTES = 1 << 28  # of an image file
+MAX_PIXELS = 1 << 26  # of an image as it is stored; 0.2 GB when decoded
 MAX_ASPECT = 8  # a longer side beyond this multiple of the shorter one is cut, centred
 
 
 def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
     """Return an image as uint8 (height, width, 3), resized.
 
+    Grey, palette and CMYK become RGB; 16 bits keep the high byte; transparency is left out, and
+    what lies under it shows; of an animation the first frame is taken; photographs are turned
+    upright.
+
     Args:
       image: a path, encoded bytes, a PIL image, or a uint8 array (h, w), (h, w, 1) or (h, w, 3).
+        Files are of one of `FORMATS`, of `MAX_BYTES` and `MAX_PIXELS` at most.
       resize: length of the shorter side in pixels, or of both sides with `squash`.
       squash: ignore the aspect ratio.
 
     Raises:
-      ValueError: it cannot be read as an image, or an array has another dtype or shape.
+      FileNotFoundError: there is no such file.
+      ValueError: it cannot be read as an image, is too large, or an array has another dtype or
+        shape.
     """
     picture = _open(image)
     if squash:
@@ -54,37 +63,79 @@ def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _open(image: Any) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return _to_rgb(ImageOps.exif_transpose(image))
-    if isinstance(image, np.ndarray):
-        grey = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] == 1)
-        if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[-1] == 3)):
-            raise ValueError(
-                f"found an array of {image.dtype} {image.shape}; expected uint8 (h, w), (h, w, 1) "
-                "or (h, w, 3) in [0, 255]."
-            )
-        return Image.fromarray(image.squeeze(-1) if grey and image.ndim == 3 else image).convert(
-            "RGB"
-        )
+    """Return an image as RGB; whatever stands against it is a ValueError that names the image."""
     what = str(image) if isinstance(image, str | os.PathLike) else "the image"
     try:
-        stream = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
-        with Image.open(stream) as picture:
-            return _to_rgb(ImageOps.exif_transpose(picture))
+        if isinstance(image, Image.Image):
+            return _rgb(image)
+        if isinstance(image, np.ndarray):
+            return _rgb(_from_array(image))
+        with Image.open(_stream(image), formats=FORMATS) as picture:
+            return _rgb(picture)
     except (FileNotFoundError, MemoryError):
         raise
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{what} cannot be read as an image: expected one of {', '.join(FORMATS)}."
+        ) from error
     except Exception as error:
         raise ValueError(f"{what} cannot be read as an image: {error}") from error
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _stream(image: Any) -> Any:
+    """Return what pillow reads a path or encoded bytes from, if there is not too much of it."""
+    if isinstance(image, bytes):
+        size = len(image)
+    elif isinstance(image, str | os.PathLike):
+        size = os.stat(image).st_size
+    else:
+        raise ValueError(
+            f"found {type(image).__name__}; expected a path, encoded bytes, a PIL image or a uint8 "
+            "array."
+        )
+    if size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes; store it smaller.")
+    return io.BytesIO(image) if isinstance(image, bytes) else image
+
+
+def _from_array(image: np.ndarray) -> Image.Image:
+    shape = image.shape[:-1] if image.ndim == 3 and image.shape[-1] == 1 else image.shape
+    if image.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[-1] == 3)):
+        raise ValueError(
+            f"found an array of {image.dtype} {image.shape}; expected uint8 (h, w), (h, w, 1) "
+            "or (h, w, 3) in [0, 255]."
+        )
+    if 0 in shape:
+        raise ValueError(f"found an array of {image.shape}; expected at least one pixel.")
+    return Image.fromarray(image.reshape(shape))
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Return a picture upright and as RGB; its size is checked before its pixels are decoded."""
+    width, height = picture.size
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(
+            f"it has {width} x {height} pixels; expected 1 to {MAX_PIXELS:,} in all. Store it "
+            "smaller."
+        )
+    all_bits = picture.format == "PPM"  # pillow spreads its values over 16 bits
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise ValueError("its pixels are floats of unknown range; expected 8 or 16 bits.")
     if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        if picture.mode != "I" or values.max() > 255:  # 16 bits: keep the high byte
-            values >>= 8
-        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+        picture = _eight_bits(picture, all_bits)
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")
     return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image, all_bits: bool) -> Image.Image:
+    """Return the high byte of 16 bits; of wide pixels (mode I) up to 255, all."""
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError(
+            f"its pixels are from {values.min()} to {values.max()}; expected 8 or 16 bits."
+        )
+    if picture.mode != "I" or all_bits or values.max() > 0xFF:
+        values >>= 8
+    return Image.fromarray(values.astype(np.uint8))

@@ -17,17 +17,9 @@ from radapt_jax.data.folder import open_folder
 from radapt_jax.data.prepared import open_decathlon, open_tfds
 from radapt_jax.data.sources import Source
 from radapt_jax.domains import Domain, check_name, known_options
+from radapt_jax.values import FLAG, PATH, TEXT, check_all, number, one_of, whole
 
 log = logging.getLogger(__name__)
-
-
-CHOICES = {"val": ("random", "blocks"), "train_on": ("train", "train+val")}
-RANGES = {
-    "val_fraction": (0.0, 0.99),
-    "train_fraction": (1e-9, 1.0),
-    "images_per_class": (0, 2**31),
-    "max_unreadable": (0.0, 1.0),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +34,7 @@ class DataSpec:
       size, resize, squash: as in `Domain`.
       val: how a validation split is cut from train where there is none: "random" images, or
         "blocks", the last images of each class (where neighbours in a class look alike).
-      val_fraction: share of each class that goes to validation.
+      val_fraction: share of each class that goes to validation; one image stays at the least.
       train_on: "train", or "train+val": the validation images train too, and none are left.
       train_fraction: share of each class's training images that is used, one at the least.
       images_per_class: the most training images of a class that are used; 0: no limit.
@@ -67,23 +59,7 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        if self.source not in SOURCES:
-            raise ValueError(
-                f"domain {self.name!r}: found source {self.source!r}; expected one of "
-                f"{sorted(SOURCES)}."
-            )
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"domain {self.name!r}: found {field} {getattr(self, field)!r}; expected "
-                    f"{' or '.join(map(repr, choices))}."
-                )
-        for field, (lowest, highest) in RANGES.items():
-            if not lowest <= getattr(self, field) <= highest:
-                raise ValueError(
-                    f"domain {self.name!r}: found {field} {getattr(self, field)}; expected "
-                    f"{lowest} to {highest}."
-                )
+        check_all(vars(self), KINDS, f"domain {self.name!r}: ")
         if self.dir:
             object.__setattr__(self, "dir", str(Path(self.dir).expanduser().absolute()))
 
@@ -97,6 +73,21 @@ SOURCES: Mapping[str, Callable[[DataSpec], Source]] = {
     "folder": lambda spec: open_folder(spec.dataset or spec.name, spec.dir),
     "tfds": lambda spec: open_tfds(spec.name, spec.dir, dataset=spec.dataset or None),
     "decathlon": lambda spec: open_decathlon(spec.dataset or spec.name, spec.dir),
+}
+KINDS = {
+    "source": one_of(*sorted(SOURCES)),
+    "dir": PATH,
+    "dataset": TEXT,
+    "size": whole(8, multiple_of=8),
+    "resize": whole(8),
+    "squash": FLAG,
+    "val": one_of("random", "blocks"),
+    "val_fraction": number("[0, 1)"),
+    "train_on": one_of("train", "train+val"),
+    "train_fraction": number("(0, 1]"),
+    "images_per_class": whole(0),
+    "subset": whole(0),
+    "max_unreadable": number("[0, 1]"),
 }
 FACTS = ("mean", "std", "crop", "flip", "adapter_decay")
 OPTIONS = (*(field.name for field in dataclasses.fields(DataSpec) if field.name != "name"), *FACTS)
@@ -189,6 +180,15 @@ def load_splits(spec: DataSpec, source: Source, cache_dir: str | Path) -> dict[s
             splits["val"] = splits["train"].subset(val)
             splits["train"] = splits["train"].subset(train)
     splits["train"] = splits["train"].subset(_used_positions(splits["train"].targets, spec))
+    if empty := sorted(set(range(len(source.classes))) - set(splits["train"].targets.tolist())):
+        log.warning(
+            "%s: %d of %d classes have no training images that can be read, such as %r; they "
+            "cannot be learnt.",
+            spec.name,
+            len(empty),
+            len(source.classes),
+            source.classes[empty[0]],
+        )
     return splits
 
 
@@ -240,7 +240,8 @@ def _validation_positions(labels: np.ndarray, spec: DataSpec) -> np.ndarray:
     chosen = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        amount = max(round(spec.val_fraction * len(members)), 1) if len(members) > 1 else 0
+        most = len(members) - 1  # one is left to train on
+        amount = min(max(round(spec.val_fraction * len(members)), 1), most)
         if spec.val == "random":
             members = np.random.default_rng([len(labels), label]).permutation(members)
         chosen.append(members[len(members) - amount :])

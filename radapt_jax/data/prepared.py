@@ -34,7 +34,13 @@ def open_tfds(name: str, data_dir: str | Path, *, dataset: str | None = None) ->
     import tensorflow_datasets as tfds
 
     folder = _version_folder(dataset or name, Path(data_dir).expanduser())
-    builder = tfds.builder_from_directory(folder)
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:
+        raise ValueError(
+            f"{folder} cannot be read: {error} ({type(error).__name__}). Its metadata are damaged: "
+            "prepare it again."
+        ) from error
     file_format = builder.info.file_format
     if file_format is None or file_format.value != "array_record":
         raise ValueError(

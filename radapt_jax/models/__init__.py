@@ -10,8 +10,28 @@ import jax
 import jax.numpy as jnp
 
 from radapt_jax.models.resnet26 import CONVS, STAGES, ResNet26, resnet26
+from radapt_jax.values import FLAG, TEXT, Kind, check_all, number, one_of, several, whole
 
 BACKBONES: Mapping[str, Callable[..., ResNet26]] = {"resnet26": resnet26}
+SHARE, RANK = number("(0, 1]"), whole(1)
+KINDS = {
+    "backbone": one_of(*BACKBONES),
+    "width": number("(0, 64]"),
+    "adapter": TEXT,
+    "stages": several(TEXT),
+    "convs": several(TEXT),
+    "dropout": several(number("[0, 1)"), 2),
+    "adapter_init": TEXT,
+    "ranks": Kind(
+        f"{SHARE.words}, or {RANK.words} for each convolution",
+        lambda found: (
+            all(map(RANK.holds, found.values()))
+            if isinstance(found, Mapping)
+            else SHARE.holds(found)
+        ),
+    ),
+    "folded_norms": FLAG,
+}
 
 __all__ = ["BACKBONES", "ModelSpec", "ResNet26", "resnet26"]
 
@@ -31,18 +51,7 @@ class ModelSpec:
     folded_norms: bool = False
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ValueError(
-                f"found backbone {self.backbone!r}; expected one of {sorted(BACKBONES)}."
-            )
-        if not 0 < self.width <= 64:
-            raise ValueError(f"found width {self.width}; expected a channel multiplier up to 64.")
-        if isinstance(self.ranks, Mapping):
-            known = all(isinstance(rank, int) for rank in self.ranks.values())
-        else:
-            known = isinstance(self.ranks, int | float)
-        if not known:
-            raise TypeError(f"found ranks {self.ranks!r}; expected a share, or integers by name.")
+        check_all(vars(self), KINDS)
 
     def build(self, num_classes: int, **runtime: Any) -> ResNet26:
         """Return the network; `runtime` holds dtype, axis_name, sync_norm and fold."""
