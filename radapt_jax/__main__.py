@@ -27,7 +27,7 @@ def info(arguments: argparse.Namespace) -> None:
         path = path / "domains" / arguments.domain
     if path.is_dir():
         folder = path if (path / checkpoint.CARD).is_file() else path / "shared"
-        card: Any = checkpoint.read_card(folder, "shared weights or domain", "")
+        card: Any = checkpoint.read_card(folder, "shared weights or domain", str)
     else:
         card = bundle.read_card(path)
     print(json.dumps(card, indent=1))

@@ -20,7 +20,7 @@ from typing import Any
 from orbax.checkpoint import v1 as ocp
 
 from radapt_jax import files, trees
-from radapt_jax.domains import check_name
+from radapt_jax.domains import Domain, check_name
 from radapt_jax.member import FORMAT, Member, parse_card
 from radapt_jax.models import ModelSpec
 
@@ -79,7 +79,7 @@ def load_shared(workdir: str | Path) -> Shared:
 
 
 def _load_shared(folder: Path) -> Shared:
-    card = read_card(folder, "shared weights", "Pre-train first: configs/scratch.py.")
+    card = read_card(folder, "shared weights", lambda: "Pre-train first: configs/scratch.py.")
     try:
         facts = {key: card[key] for key in ("backbone", "width", "source", "adapter")}
         facts["ranks"] = card.get("ranks", {})
@@ -111,13 +111,13 @@ def load_member(workdir: str | Path, name: str) -> Member:
     check_name(name)
 
     def load(folder: Path) -> Member:
-        return _load_member(folder, name, list_members(workdir))
+        return _load_member(folder, name, workdir)
 
     return _steadily(load, Path(workdir).absolute() / "domains" / name)
 
 
-def _load_member(folder: Path, name: str, there: list[str]) -> Member:
-    card = read_card(folder, f"domain {name!r}", f"Domains there: {there}.")
+def _load_member(folder: Path, name: str, workdir: str | Path) -> Member:
+    card = read_card(folder, f"domain {name!r}", lambda: _there(workdir))
     empty = Member.from_card(card, {name: {} for name in card.get("collections", [])}, str(folder))
     if empty.domain.name != name:
         raise ValueError(
@@ -128,6 +128,22 @@ def _load_member(folder: Path, name: str, there: list[str]) -> Member:
     return member.verified(card["sha256"], str(folder))
 
 
+def read_member_card(workdir: str | Path, name: str) -> Domain:
+    """Read what a domain is, and none of its variables.
+
+    Raises:
+      FileNotFoundError: no such domain there.
+      ValueError: `name` is none of a domain, or the card is another domain's or none.
+    """
+    check_name(name)
+
+    def read(folder: Path) -> Domain:
+        card = read_card(folder, f"domain {name!r}", lambda: _there(workdir))
+        return Member.from_card(card, {}, str(folder)).domain
+
+    return _steadily(read, Path(workdir).absolute() / "domains" / name)
+
+
 def list_members(workdir: str | Path) -> list[str]:
     """Return the names of the domains saved under a workdir, sorted."""
     folder = Path(workdir) / "domains"
@@ -136,10 +152,14 @@ def list_members(workdir: str | Path) -> list[str]:
     return sorted({name for name in found if not name.startswith(".")} | old)
 
 
-def read_card(folder: Path, what: str, hint: str) -> dict[str, Any]:
+def _there(workdir: str | Path) -> str:
+    return f"Domains there: {list_members(workdir)}."
+
+
+def read_card(folder: Path, what: str, hint: Callable[[], str]) -> dict[str, Any]:
     path = folder / CARD
     if not path.is_file():
-        raise FileNotFoundError(f"found no {what} at {folder} (no {CARD}). {hint}")
+        raise FileNotFoundError(f"found no {what} at {folder} (no {CARD}). {hint()}")
     return parse_card(path.read_bytes(), str(path))
 
 

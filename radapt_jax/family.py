@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 
 from radapt_jax import bundle, checkpoint, exporting, serving, trees
 from radapt_jax.adapters import LOW_RANK_KINDS
+from radapt_jax.bank import Bank
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.images import centre_crop, decode
-from radapt_jax.domains import Domain, check_apart, check_name
+from radapt_jax.domains import check_apart, check_name
+from radapt_jax.folded import FoldedDomain
 from radapt_jax.fuse import FoldedVariables, fold
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec
@@ -39,23 +41,56 @@ class Family:
         self.fingerprint = shared.fingerprint(joint=False)
         self._joint_fingerprint = shared.fingerprint(joint=True)
         self._params = jax.tree.map(jnp.asarray, shared.params)
-        self._members: dict[str, Member] = {}
-        self._bank: dict[str, dict[str, Any]] = {}
         self._served: dict[Any, Any] = {}  # padded and stacked copies, made when first needed
+        self._open({}, lambda name: self[name], None)
         for member in members:
             self.add(member.domain.name, member)
 
+    def _open(
+        self, on_disk: Mapping[str, int], read: Callable[[str], Member], at_most: int | None
+    ) -> None:
+        self._bank = Bank(on_disk, read, at_most, self._forget)
+
     @classmethod
-    def load(cls, workdir: str | Path, domains: Sequence[str] | None = None) -> Family:
+    def load(
+        cls,
+        workdir: str | Path,
+        domains: Sequence[str] | None = None,
+        *,
+        at_most: int | None = None,
+    ) -> Family:
         """Read the shared weights and all domains (or those named) of a workdir.
+
+        Args:
+          workdir: of a run, or where a family was saved.
+          domains: which; default: all.
+          at_most: read domains when they are first used, and hold so many of them in memory, the
+            last used ones: for hundreds of domains. Default: read all of them now.
 
         Raises:
           FileNotFoundError: no shared weights there, or no such domain.
-          ValueError: a checkpoint is damaged, or does not fit its own description.
+          ValueError: a checkpoint is damaged, or does not fit its own description; where domains
+            are read later, then.
         """
         names = checkpoint.list_members(workdir) if domains is None else domains
         shared = checkpoint.load_shared(workdir)
-        return cls(shared, (checkpoint.load_member(workdir, name) for name in names))
+        if at_most is None:
+            return cls(shared, (checkpoint.load_member(workdir, name) for name in names))
+        if at_most < 1:
+            raise ValueError(f"found at_most {at_most}; expected at least 1 domain in memory.")
+        family = cls(shared)
+        check_apart(names)
+        family._open(
+            {name: checkpoint.read_member_card(workdir, name).num_classes for name in names},
+            lambda name: family._fitted(name, checkpoint.load_member(workdir, name)),
+            at_most,
+        )
+        return family
+
+    def _forget(self, name: str) -> None:
+        """Drop what was made of a domain for serving."""
+        for key in [key for key in self._served if name == key or name in key]:
+            del self._served[key]
 
     def save(self, path: str | Path) -> None:
         """Write the shared weights and every domain under `path`, to be read by `load`.
@@ -72,14 +107,14 @@ class Family:
                     f"  there:        sha256 {there[:12]}...\n"
                     "Save to another folder."
                 )
-        for member in self._members.values():
-            checkpoint.save_member(member, path)
+        for name in self.domains:
+            checkpoint.save_member(self[name], path)
         checkpoint.save_shared(self.shared, path)
 
     @property
     def domains(self) -> list[str]:
         """Names of the domains: the source that w was pre-trained on, then the others, sorted."""
-        return sorted(self._members, key=lambda name: (name != self.shared.source, name))
+        return sorted(self._bank.names, key=lambda name: (name != self.shared.source, name))
 
     def __getitem__(self, domain: str) -> Member:
         """Return what the family holds of one domain.
@@ -87,18 +122,18 @@ class Family:
         Raises:
           KeyError: there is no such domain; the message lists those there are.
         """
-        if domain not in self._members:
+        if domain not in self._bank.names:
             raise KeyError(f"found no domain {domain!r} in this family; it has {self.domains}.")
-        return self._members[domain]
+        return self._bank[domain]
 
     def __contains__(self, domain: object) -> bool:
-        return domain in self._members
+        return domain in self._bank.names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.domains)
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._bank.names)
 
     def variables(self, domain: str) -> dict[str, Any]:
         """Return `params`, `adapters` and `batch_stats` of one domain, for `model.apply`.
@@ -106,7 +141,7 @@ class Family:
         `params` are the shared arrays themselves, unless the domain has weights of its own.
         """
         self[domain]
-        return {"params": self._params, **self._bank[domain]}
+        return {"params": self._params, **self._bank.variables(domain)}
 
     def shared_for(self, spec: ModelSpec) -> dict[str, Any]:
         """Return the shared `params` that a network needs: β only for jointly compressed ones."""
@@ -133,7 +168,23 @@ class Family:
             another's in case alone. Nothing is changed then.
         """
         check_name(name)
-        check_apart([*self._members, name])
+        check_apart([*(self._bank.names - {name}), name])
+        self._bank.add(name, self._fitted(name, domain))
+        self._served.clear()  # heads are padded to the largest class count, which may have changed
+
+    def remove(self, name: str) -> Member:
+        """Take a domain out of the family (not off the disk), and return it."""
+        member = self[name]
+        self._bank.remove(name)
+        self._served.clear()
+        return member
+
+    def _fitted(self, name: str, domain: Member) -> Member:
+        """Return a domain under a name, as one of this family's.
+
+        Raises:
+          ValueError: it does not fit.
+        """
         self._check_fits(name, domain)
         member = dataclasses.replace(
             domain,
@@ -141,15 +192,6 @@ class Family:
             shared=None if domain.has_own_weights else self._fingerprint_for(domain),
         )
         member.check()
-        self._bank[name] = jax.tree.map(jnp.asarray, dict(member.variables))
-        self._members[name] = member
-        self._served.clear()
-
-    def remove(self, name: str) -> Member:
-        """Take a domain out of the family (not off the disk), and return it."""
-        member = self[name]
-        del self._members[name], self._bank[name]
-        self._served.clear()
         return member
 
     def _fingerprint_for(self, member: Member) -> str:
@@ -233,7 +275,7 @@ class Family:
         return self._served[domain]
 
     def _head_width(self) -> int:
-        return max(member.domain.num_classes for member in self._members.values())
+        return max(self._bank.classes(name) for name in self._bank.names)
 
     def _predict_mixed(self, images: np.ndarray, domains: list[str]) -> np.ndarray:
         if len(domains) != len(images):
@@ -252,12 +294,20 @@ class Family:
         return found
 
     def _groups(self, wanted: set[str]) -> list[tuple[str, ...]]:
-        """Split the domains into those that can share a program; keep groups with wanted ones."""
+        """Split the domains into those that can share a program; keep groups with wanted ones.
+
+        Where domains are read when they are used, groups are of wanted ones alone, and no larger
+        than what is held in memory.
+        """
         groups: dict[Any, list[str]] = {}
-        for name in self.domains:
+        limit = self._bank.at_most
+        for name in self.domains if limit is None else sorted(wanted):
             own = name if self[name].has_own_weights else ""
             groups.setdefault((str(_served_spec(self[name])), own), []).append(name)
-        return [tuple(group) for group in groups.values() if wanted & set(group)]
+        found = [tuple(group) for group in groups.values() if wanted & set(group)]
+        if limit is None:
+            return found
+        return [group[at : at + limit] for group in found for at in range(0, len(group), limit)]
 
     def _stacked(self, group: tuple[str, ...]) -> tuple[Any, ...]:
         """Return network, shared weights, stacked bank, means and stds of a group of domains."""
@@ -369,32 +419,6 @@ class Family:
         """Return a domain's parameters over the backbone's, heads apart (CVPR 2018, table 1)."""
         own = self[domain].parameters(head=False) + self._shared_with(domain)
         return own / self.backbone_parameters()
-
-
-class FoldedDomain:
-    """A domain folded into a plain network: adapters cost nothing any more.
-
-    Args:
-      domain: its facts.
-      weights: its folded variables.
-    """
-
-    def __init__(self, domain: Domain, weights: FoldedVariables) -> None:
-        self.domain = domain
-        self.weights = weights
-        self._model = weights.spec.build(domain.num_classes)
-
-    def predict(self, images: Any) -> np.ndarray:
-        """Return class probabilities (n, classes), as `Family.predict` does for this domain."""
-        images = serving.check_images(images, [self.domain])
-        if len(images) == 0:
-            return np.zeros((0, self.domain.num_classes), np.float32)
-        mean, std = serving.statistics(self.domain)
-        return np.asarray(serving.predict(self._model, self.weights.variables, images, mean, std))
-
-    def unfold(self) -> Any:
-        """Return the shared weights, bit for bit: the arrays that were folded, never changed."""
-        return self.weights.unfold()
 
 
 def _served_spec(member: Member) -> ModelSpec:

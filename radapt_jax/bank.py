@@ -1,0 +1,85 @@
+"""The domains of a family: all in memory, or the last used of those that are on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from radapt_jax.member import Member
+
+
+class Bank:
+    """Domains by name. Those on disk are read when they are first asked for.
+
+    Args:
+      on_disk: class counts of domains that `read` can read, by name.
+      read: reads one.
+      at_most: so many of those on disk are held in memory, the last used ones; None: no limit.
+      forget: is told the name of one that is no longer held, or has been replaced.
+    """
+
+    def __init__(
+        self,
+        on_disk: Mapping[str, int],
+        read: Callable[[str], Member],
+        at_most: int | None,
+        forget: Callable[[str], None],
+    ) -> None:
+        self._on_disk, self._read, self.at_most = dict(on_disk), read, at_most
+        self._forget = forget
+        self._members: dict[str, Member] = {}  # those on disk in the order of their use
+        self._arrays: dict[str, dict[str, Any]] = {}
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all domains, in memory or not."""
+        return self._members.keys() | self._on_disk.keys()
+
+    def __getitem__(self, name: str) -> Member:
+        if name not in self._members:
+            self._hold(name, self._read(name))
+            self._make_room()
+        self._members[name] = self._members.pop(name)
+        return self._members[name]
+
+    def variables(self, name: str) -> dict[str, Any]:
+        """Return a domain's own collections, as arrays of JAX."""
+        self[name]
+        return self._arrays[name]
+
+    def classes(self, name: str) -> int:
+        """Return a class count, without reading the domain."""
+        if name in self._members:
+            return self._members[name].domain.num_classes
+        return self._on_disk[name]
+
+    def held(self) -> list[str]:
+        """Return the names of the domains in memory."""
+        return list(self._members)
+
+    def add(self, name: str, member: Member) -> None:
+        """Hold a domain that is in memory alone, or replaces the one on disk from now on."""
+        self._on_disk.pop(name, None)
+        self._hold(name, member)
+
+    def remove(self, name: str) -> None:
+        self._on_disk.pop(name, None)
+        self._let_go(name)
+
+    def _hold(self, name: str, member: Member) -> None:
+        self._forget(name)
+        self._arrays[name] = jax.tree.map(jnp.asarray, dict(member.variables))
+        self._members[name] = member
+
+    def _let_go(self, name: str) -> None:
+        del self._members[name], self._arrays[name]
+        self._forget(name)
+
+    def _make_room(self) -> None:
+        can_go = [name for name in self._members if name in self._on_disk]
+        if self.at_most is not None:
+            for name in can_go[: max(len(can_go) - self.at_most, 0)]:
+                self._let_go(name)

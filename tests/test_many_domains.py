@@ -1,0 +1,106 @@
+"""A thousand domains on one backbone: read when they are used, and no more held than asked for."""
+
+import gc
+import json
+import os
+import shutil
+import weakref
+
+import numpy as np
+import pytest
+from families import empty_family, member_of, whole
+
+from radapt_jax import Family
+
+COUNT, AT_MOST = 1000, 8
+
+
+@pytest.fixture(scope="module")
+def workdir(digits, faces, tmp_path_factory):
+    """Two real members saved, and under a thousand names: the files linked, the cards written."""
+    folder = tmp_path_factory.mktemp("many")
+    family = empty_family()
+    family.add("a", member_of(digits, "parallel", 1))
+    family.add("b", member_of(faces, "parallel", 2))
+    family.save(folder)
+    for index in range(COUNT):
+        new = folder / "domains" / f"d{index:03}"
+        shutil.copytree(folder / "domains" / "ab"[index % 2], new, copy_function=os.link)
+        card = json.loads((new / "card.json").read_text())
+        card["domain"]["name"] = new.name
+        (new / "card.json").unlink()
+        (new / "card.json").write_text(json.dumps(card))
+    for name in "ab":
+        shutil.rmtree(folder / "domains" / name)
+    return folder
+
+
+@pytest.fixture
+def family(workdir):
+    return Family.load(workdir, at_most=AT_MOST)
+
+
+def held(family):
+    return family._bank.held()
+
+
+def test_nothing_is_read_before_it_is_used(family):
+    assert len(family) == COUNT
+    assert family.domains[-1] == "d999"
+    assert "d500" in family
+    assert held(family) == []
+
+
+def test_no_more_is_held_than_asked_for(family, digits, workdir):
+    pixels = whole(digits.splits["test"], range(4))
+    few = Family.load(workdir, ["d000", "d001"])
+    first = weakref.ref(family["d000"].variables["adapters"]["head"]["kernel"])
+    found = {}
+    for index in (*range(30), 0, 1):
+        name = f"d{index:03}"
+        found[name] = family.predict(pixels, domain=name)
+        assert len(held(family)) <= AT_MOST
+        if index == 29:
+            gc.collect()
+            assert first() is None
+    assert held(family)[-2:] == ["d000", "d001"]
+    for name in ("d000", "d001"):
+        np.testing.assert_array_equal(found[name], few.predict(pixels, domain=name))
+
+
+def test_a_mixed_batch_of_more_than_are_held(family, digits, workdir):
+    names = [f"d{index:03}" for index in range(20)]
+    pixels = whole(digits.splits["test"], range(20))
+    found = family.predict(pixels, domains=names)
+    assert len(held(family)) <= AT_MOST
+    alone = Family.load(workdir, names).predict(pixels, domains=names)
+    np.testing.assert_allclose(found, alone, atol=2e-6)
+
+
+def test_domains_in_memory_alone_stay(family, digits):
+    pixels = whole(digits.splits["test"], range(2))
+    family.add("mine", member_of(digits, "parallel", 7))
+    expected = family.predict(pixels, domain="mine")
+    for index in range(2 * AT_MOST):
+        family.predict(pixels, domain=f"d{index:03}")
+    assert "mine" in held(family)
+    np.testing.assert_array_equal(family.predict(pixels, domain="mine"), expected)
+    family.remove("d003")
+    assert "d003" not in family
+    with pytest.raises(KeyError, match="found no domain 'd003'"):
+        family.predict(pixels, domain="d003")
+    assert len(family) == COUNT
+
+
+def test_one_that_is_damaged_is_said_when_it_is_used(workdir, digits, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir / "shared", copy / "shared")
+    shutil.copytree(workdir / "domains" / "d007", copy / "domains" / "d007")
+    card = copy / "domains" / "d007" / "card.json"
+    facts = json.loads(card.read_text())
+    card.write_text(json.dumps({**facts, "sha256": "0" * 64}))
+    family = Family.load(copy, at_most=1)
+    with pytest.raises(ValueError, match="d007 is damaged"):
+        family.predict(whole(digits.splits["test"], range(1)), domain="d007")
+    with pytest.raises(ValueError, match="found at_most 0; expected at least 1"):
+        Family.load(copy, at_most=0)
