@@ -1,5 +1,6 @@
 # make quickstart    a family on real images, in minutes (runs/quickstart)
 # make test          the tests
+# make test-faults   kills real runs at random moments, at least 20 times, and compares their ends
 # make check         what CI runs: lint, types, tests on the newest and the oldest JAX, quickstart
 # make bench         measures speed on this CPU (PEER=PYTHON, one that has PyTorch, for comparison)
 # make bench-gpu     the same on a GPU, in bfloat16
@@ -12,7 +13,7 @@ OLDEST_VENV := .venv-oldest
 RUN := $(VENV)/bin/python
 QUICK := runs/quickstart
 
-.PHONY: bench bench-gpu quickstart test test-oldest lint types check format clean
+.PHONY: bench bench-gpu quickstart test test-faults test-oldest lint types check format clean
 
 quickstart: $(VENV)/.runtime
 	$(RUN) train.py --config configs/quickstart.py:scratch --workdir $(QUICK)/pretrain
@@ -23,6 +24,9 @@ quickstart: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(RUN) -m pytest
+
+test-faults: $(VENV)/.dev
+	$(RUN) tests/faults.py
 
 test-oldest: $(OLDEST_VENV)/.dev
 	$(OLDEST_VENV)/bin/python -m pytest --ignore=tests/test_readme.py
