@@ -198,8 +198,9 @@ def test_no_size_in_a_card_is_part_of_a_path(digits):
         dataclasses.replace(digits.spec, resize="../../x")
 
 
-def test_every_promise_names_a_test_that_is_there():
-    text = (ROOT / "docs" / "security.md").read_text()
+@pytest.mark.parametrize("page", ["security", "reliability"])
+def test_every_promise_names_a_test_that_is_there(page):
+    text = (ROOT / "docs" / f"{page}.md").read_text()
     named = set(re.findall(r"`(tests/test_\w+\.py)::(test_\w+)`", text))
     assert len(named) > 10
     for file, test in named:

@@ -1,0 +1,118 @@
+"""What a domain costs on disk, in memory and in time, where one backbone has a thousand.
+
+    python benchmarks/many.py
+
+One domain with parallel adapters and 100 classes is saved, and linked under a thousand names. Then
+the family is opened, and domains are used: for the first time, when they are read from disk, and
+again. Memory is that of a fresh process, resident, by the number of domains it holds.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import figures
+import machine
+import numpy as np
+
+from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
+from radapt_jax.domains import DECATHLON, Domain
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = ("what", "unit", "median", "least", "most", "n", "width", "device", "jax", "commit")
+CLASSES, DOMAINS = 100, 1000
+
+
+def save_many(folder, width):
+    """Save a family of one domain, and link it under many names."""
+    spec = ModelSpec(width=width, adapter="parallel", adapter_init="he_normal")
+    variables = initial_variables(spec, CLASSES, seed=0)
+    family = Family(Shared(variables.pop("params"), width=width))
+    facts = DECATHLON["cifar100"]
+    domain = Domain("first", tuple(map(str, range(CLASSES))), facts.mean, facts.std)
+    family.add("first", Member(domain, spec, variables, method="parallel"))
+    family.save(folder)
+    first = folder / "domains" / "first"
+    card = json.loads((first / "card.json").read_text())
+    for index in range(DOMAINS):
+        new = first.with_name(f"d{index:04}")
+        shutil.copytree(first, new, copy_function=os.link)
+        (new / "card.json").unlink()
+        card["domain"]["name"] = new.name
+        (new / "card.json").write_text(json.dumps(card))
+    return sum(path.stat().st_size for path in first.rglob("*") if path.is_file())
+
+
+def seconds_of(run, repeats):
+    found = []
+    for index in range(repeats):
+        start = time.perf_counter()
+        run(index)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def resident(folder, held):
+    """Return the GiB of a process that holds so many domains, after a prediction with each."""
+    script = (
+        "import sys, numpy as np, jax\n"
+        "from radapt_jax import Family\n"
+        "folder, held = sys.argv[1], int(sys.argv[2])\n"
+        "family = Family.load(folder, at_most=held)\n"
+        "image = np.zeros((1, 64, 64, 3), np.uint8)\n"
+        "for name in family.domains[:held]:\n"
+        "    family.predict(image, domain=name)\n"
+        "lines = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        "print(lines['VmRSS'].split()[0])\n"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(held)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(found.stdout) / 2**20
+
+
+def measure(folder, width, repeats):
+    """Yield what was measured: name, unit, values."""
+    yield "a domain on disk", "MB", [save_many(folder, width) / 1e6]
+    opened = seconds_of(lambda _: Family.load(folder, at_most=8), 5)
+    yield f"opening {DOMAINS} domains", "s", opened
+    family = Family.load(folder, at_most=8)
+    names = family.domains
+    image = np.zeros((1, 64, 64, 3), np.uint8)
+    family.predict(image, domain=names[0])  # compiles
+
+    def first(index):
+        family.predict(image, domain=names[index + 1])
+
+    def again(index):
+        family.predict(image, domain=names[repeats - index % 8])
+
+    yield "one image, domain read from disk", "ms", [1e3 * it for it in seconds_of(first, repeats)]
+    yield "one image, domain in memory", "ms", [1e3 * it for it in seconds_of(again, repeats)]
+    for held in (8, 64, 128):
+        yield f"memory of a process that holds {held} domains", "GiB", [resident(folder, held)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "many.csv")
+    arguments = parser.parse_args()
+    facts = {"width": arguments.width, **machine.facts()}
+    with tempfile.TemporaryDirectory() as folder:
+        for what, unit, values in measure(Path(folder), arguments.width, arguments.repeats):
+            median, least, most = figures.spread(values, 3)
+            print(f"{what:48} {median} [{least}, {most}] {unit}, n = {len(values)}", flush=True)
+            line = {"what": what, "unit": unit, "median": median, "least": least, "most": most}
+            line |= {"n": len(values), **facts}
+            figures.put(arguments.out, COLUMNS, ("what", "width", "device"), [line])
+
+
+if __name__ == "__main__":
+    main()
