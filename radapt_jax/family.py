@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from radapt_jax import bundle, checkpoint, exporting, serving, trees
-from radapt_jax.adapters import LOW_RANK_KINDS
 from radapt_jax.bank import Bank
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.images import centre_crop, decode
@@ -21,6 +20,7 @@ from radapt_jax.folded import FoldedDomain
 from radapt_jax.fuse import FoldedVariables, fold
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec
+from radapt_jax.predictor import Predictor
 
 
 class Family:
@@ -41,7 +41,6 @@ class Family:
         self.fingerprint = shared.fingerprint(joint=False)
         self._joint_fingerprint = shared.fingerprint(joint=True)
         self._params = jax.tree.map(jnp.asarray, shared.params)
-        self._served: dict[Any, Any] = {}  # padded and stacked copies, made when first needed
         self._open({}, lambda name: self[name], None)
         for member in members:
             self.add(member.domain.name, member)
@@ -49,7 +48,8 @@ class Family:
     def _open(
         self, on_disk: Mapping[str, int], read: Callable[[str], Member], at_most: int | None
     ) -> None:
-        self._bank = Bank(on_disk, read, at_most, self._forget)
+        self._bank = Bank(on_disk, read, at_most, lambda name: self._predictor.forget(name))
+        self._predictor = Predictor(self._params, self._bank)
 
     @classmethod
     def load(
@@ -86,11 +86,6 @@ class Family:
             at_most,
         )
         return family
-
-    def _forget(self, name: str) -> None:
-        """Drop what was made of a domain for serving."""
-        for key in [key for key in self._served if name == key or name in key]:
-            del self._served[key]
 
     def save(self, path: str | Path) -> None:
         """Write the shared weights and every domain under `path`, to be read by `load`.
@@ -170,13 +165,13 @@ class Family:
         check_name(name)
         check_apart([*(self._bank.names - {name}), name])
         self._bank.add(name, self._fitted(name, domain))
-        self._served.clear()  # heads are padded to the largest class count, which may have changed
+        self._predictor.clear()  # the largest class count may have changed
 
     def remove(self, name: str) -> Member:
         """Take a domain out of the family (not off the disk), and return it."""
         member = self[name]
         self._bank.remove(name)
-        self._served.clear()
+        self._predictor.clear()
         return member
 
     def _fitted(self, name: str, domain: Member) -> Member:
@@ -255,82 +250,13 @@ class Family:
             raise ValueError("expected either domain='name' or domains=[one name per image].")
         named = [domain] if domain is not None else list(domains or ())
         images = serving.check_images(images, [self[name].domain for name in set(named)])
+        if len(named) != len(images) and domain is None:
+            raise ValueError(f"found {len(named)} domains for {len(images)} images.")
         if domain is None:
-            return self._predict_mixed(images, named)
-        classes = self[domain].domain.num_classes
+            return self._predictor.mixed(images, named)
         if len(images) == 0:
-            return np.zeros((0, classes), np.float32)
-        mean, std = serving.statistics(self[domain].domain)
-        model, variables = self._padded(domain)
-        return np.asarray(serving.predict(model, variables, images, mean, std))[:, :classes]
-
-    def _padded(self, domain: str) -> tuple[Any, dict[str, Any]]:
-        """Return the network and the variables of a domain with its head padded."""
-        if domain not in self._served:
-            member = self[domain]
-            classes = self._head_width()
-            variables = self.variables(domain)
-            variables["adapters"] = serving.pad_head(variables["adapters"], classes)
-            self._served[domain] = _served_spec(member).build(classes), variables
-        return self._served[domain]
-
-    def _head_width(self) -> int:
-        return max(self._bank.classes(name) for name in self._bank.names)
-
-    def _predict_mixed(self, images: np.ndarray, domains: list[str]) -> np.ndarray:
-        if len(domains) != len(images):
-            raise ValueError(f"found {len(domains)} domains for {len(images)} images.")
-        classes = max((self[name].domain.num_classes for name in set(domains)), default=0)
-        found = np.zeros((len(images), classes), np.float32)
-        for group in self._groups(set(domains)):
-            rows = np.flatnonzero([name in group for name in domains])
-            whole = len(rows) == len(images)
-            size = len(rows) if whole else 1 << (len(rows) - 1).bit_length()  # few sizes to compile
-            padded = np.pad(rows, (0, size - len(rows)), mode="edge")
-            model, params, bank, means, stds = self._stacked(group)
-            which = np.array([group.index(domains[row]) for row in padded])
-            out = serving.predict_mixed(model, params, bank, which, images[padded], means, stds)
-            found[rows] = np.asarray(out)[: len(rows), :classes]
-        return found
-
-    def _groups(self, wanted: set[str]) -> list[tuple[str, ...]]:
-        """Split the domains into those that can share a program; keep groups with wanted ones.
-
-        Where domains are read when they are used, groups are of wanted ones alone, and no larger
-        than what is held in memory.
-        """
-        groups: dict[Any, list[str]] = {}
-        limit = self._bank.at_most
-        for name in self.domains if limit is None else sorted(wanted):
-            own = name if self[name].has_own_weights else ""
-            groups.setdefault((str(_served_spec(self[name])), own), []).append(name)
-        found = [tuple(group) for group in groups.values() if wanted & set(group)]
-        if limit is None:
-            return found
-        return [group[at : at + limit] for group in found for at in range(0, len(group), limit)]
-
-    def _stacked(self, group: tuple[str, ...]) -> tuple[Any, ...]:
-        """Return network, shared weights, stacked bank, means and stds of a group of domains."""
-        if group not in self._served:
-            members = [self[name] for name in group]
-            classes = self._head_width()
-            variables = [self.variables(name) for name in group]
-            bank = serving.stack(
-                [
-                    {
-                        "adapters": serving.pad_head(it["adapters"], classes),
-                        "batch_stats": it["batch_stats"],
-                    }
-                    for it in variables
-                ]
-            )
-            means, stds = (
-                np.stack(it)
-                for it in zip(*(serving.statistics(m.domain) for m in members), strict=True)
-            )
-            model = _served_spec(members[0]).build(classes)
-            self._served[group] = (model, variables[0]["params"], bank, means, stds)
-        return self._served[group]
+            return np.zeros((0, self[domain].domain.num_classes), np.float32)
+        return self._predictor.one(images, domain)
 
     def fold(self, domain: str, *, fold_norm: bool = False) -> FoldedDomain:
         """Fold a domain's adapters into the filters: a plain network of the backbone's speed.
@@ -419,12 +345,6 @@ class Family:
         """Return a domain's parameters over the backbone's, heads apart (CVPR 2018, table 1)."""
         own = self[domain].parameters(head=False) + self._shared_with(domain)
         return own / self.backbone_parameters()
-
-
-def _served_spec(member: Member) -> ModelSpec:
-    """Return a member's network without what matters in training only."""
-    ranks = member.spec.ranks if member.spec.adapter in LOW_RANK_KINDS else 0.5
-    return dataclasses.replace(member.spec, dropout=(0.0, 0.0), adapter_init="zeros", ranks=ranks)
 
 
 def _first(ranks: Any) -> str:

@@ -10,6 +10,7 @@ CACHE = Path(os.environ.get("RADAPT_TEST_CACHE", "~/.cache/radapt_jax")).expandu
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +22,20 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 SMALL = {"source": "embedded", "dir": "", "size": 16, "resize": 16, "squash": False}
 SMALL["val_fraction"] = 0.1
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one whenever XLA compiles a program."""
+    found = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture(scope="session")

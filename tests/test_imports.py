@@ -24,7 +24,7 @@ FLOORS = [
     {"models", "data.batches", "data.loading", "data.decathlon", "published"},
     {"data.resident", "models.initial", "optim", "member", "original", "compress"},
     {"fuse", "serving", "update", "checkpoint", "bundle", "bank"},
-    {"exporting", "steps", "folded"},
+    {"exporting", "steps", "folded", "predictor"},
     {"family"},
     {"compression"},
     {"settings"},

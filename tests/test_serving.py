@@ -64,7 +64,7 @@ def test_mixing_traces_once(family, pixels):
     """Which domains a batch has is data: one trace for all mixtures of a kind."""
     chex.clear_trace_counter()
     traced = chex.assert_max_traces(serving.predict_mixed.__wrapped__, n=1)
-    model, params, bank, means, stds = family._stacked(("a", "b", "c"))
+    model, params, bank, means, stds = family._predictor._stacked(("a", "b", "c"))
     counted = jax.jit(traced, static_argnames="model")
     for which in ([0, 1, 2, 0], [2, 2, 2, 2], [1, 0, 0, 1]):
         counted(model, params, bank, np.array(which), pixels[:4], means, stds)
@@ -86,7 +86,7 @@ def test_swapping_traces_once(family, pixels):
     chex.clear_trace_counter()
     counted = jax.jit(chex.assert_max_traces(serving.probabilities, n=1), static_argnames="model")
     for name in ("a", "c", "a"):
-        model, variables = family._padded(name)
+        model, variables = family._predictor._padded(name)
         counted(model, variables, pixels[:3], *serving.statistics(family[name].domain))
 
 

@@ -18,20 +18,6 @@ ADAPT = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 BATCH = 32
 
 
-@pytest.fixture
-def compilations():
-    """A list that grows by one whenever XLA compiles a program."""
-    found = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            found.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield found
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def nothing(step):
     """Do nothing after a step."""
 
