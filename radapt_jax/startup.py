@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from radapt_jax import hosts
 from radapt_jax.failures import DomainsFailed
 
 USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, DomainsFailed)
@@ -19,7 +20,8 @@ USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, DomainsFailed)
 def run(main: Callable[[list[str]], None]) -> None:
     """Run an absl main: our log lines only, errors of the user's as one message, exit code 1.
 
-    With --verbosity=1, an error comes with its traceback.
+    With --verbosity=1, an error comes with its traceback. Of several processes the main one alone
+    logs what is no error.
 
     XLA's compiled programs are kept in ~/.cache/radapt_jax/xla (or JAX_COMPILATION_CACHE_DIR), so
     that the next start of the same program takes seconds less.
@@ -32,6 +34,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells each save in ten lines
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(lambda record: record.levelno >= logging.ERROR or hosts.is_main())
         ours = logging.getLogger("radapt_jax")
         ours.addHandler(handler)
         ours.setLevel(logging.INFO)
@@ -40,10 +43,13 @@ def run(main: Callable[[list[str]], None]) -> None:
             raise app.UsageError(f"found arguments {argv[1:]}; expected flags (--name=value) only.")
         try:
             main(argv)
-        except USER_ERRORS as error:
-            if flags.FLAGS["verbosity"].present and flags.FLAGS.verbosity > 0:
-                raise
+        except Exception as error:
+            wordy = flags.FLAGS["verbosity"].present and flags.FLAGS.verbosity > 0
+            if wordy or not isinstance(error, USER_ERRORS):
+                if not hosts.several():
+                    raise
+                traceback.print_exc()
             message = error.args[0] if isinstance(error, KeyError) else error
-            sys.exit(f"error: {message}")
+            hosts.stop(f"error: {message}")
 
     app.run(guarded)

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from radapt_jax import hosts
 from radapt_jax.course import Course, reached
 from radapt_jax.engine import ManyDomains, OneDomain
 from radapt_jax.plan import Job
@@ -43,7 +42,7 @@ def train_domains(jobs: Sequence[Job], workdir: Path) -> Iterator[Trained]:
 
 
 def _train(jobs: Sequence[Job], workdir: Path) -> Iterator[Trained]:
-    devices = jax.local_devices()
+    devices = hosts.devices()
     with contextlib.ExitStack() as stack:
         courses = [
             stack.enter_context(Course(job, workdir, index, devices))

@@ -18,7 +18,7 @@ import numpy as np
 from flax import serialization
 from orbax.checkpoint import v1 as ocp
 
-from radapt_jax import files, trees
+from radapt_jax import files, hosts, trees
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ class TrainingCheckpoints:
 
     A context manager: saving goes on in the background, and leaving waits for it. Opening reads
     every state there is. Damaged ones are set aside with a warning, so that `latest` and `best` are
-    of those that are intact, and what killed saves left is removed.
+    of those that are intact, and what killed saves left is removed. Of several processes all do
+    this together; process 0 reads and writes.
 
     Args:
       folder: where they are kept.
@@ -38,11 +39,9 @@ class TrainingCheckpoints:
 
     def __init__(self, folder: str | Path, leave_out: Collection[str] = ()) -> None:
         self._folder = Path(folder).absolute()
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._leave_out = leave_out
         self._saving: tuple[int, float, Any] | None = None
-        _clean(self._folder)
-        self._top1 = _set_damaged_aside(self._folder)
+        self._top1 = hosts.by_main(lambda: _opened(self._folder))
 
     def __enter__(self) -> TrainingCheckpoints:
         return self
@@ -76,7 +75,7 @@ class TrainingCheckpoints:
         host = jax.tree.map(np.array, self._part(state))
         card = {"top1": float(top1), "sha256": _fingerprint(host, top1)}
         path = self._folder / str(step)
-        with files.saving(path):
+        with files.saving(path), hosts.together():
             under_way = ocp.save_async(path, host, custom_metadata=card)
         self._saving = step, float(top1), under_way
 
@@ -89,7 +88,7 @@ class TrainingCheckpoints:
         self._finish()
         path = self._folder / str(step)
         try:
-            found, _ = _read(path)
+            found, _ = hosts.by_main(lambda: _read(path))
         except ValueError as error:
             raise ValueError(
                 f"{error}\nStart the same command again: it goes on with the intact states."
@@ -115,21 +114,24 @@ class TrainingCheckpoints:
         kept = {*sorted(self._top1)[-2:], _best(self._top1)}
         for step in self._top1.keys() - kept:
             del self._top1[step]
-            files.remove(self._folder / str(step))
+            if hosts.is_main():
+                files.remove(self._folder / str(step))
 
 
 def _best(top1: Mapping[int, float]) -> int | None:
     return max(top1, key=lambda step: (top1[step], step), default=None)
 
 
-def _clean(folder: Path) -> None:
-    """Remove what killed saves and removals left."""
+def _opened(folder: Path) -> dict[int, float]:
+    """Return the validation top-1 by step of intact states, with all else out of the way."""
+    folder.mkdir(parents=True, exist_ok=True)
     for leftover in (*folder.glob("*.orbax-checkpoint-tmp*"), *folder.glob(".*.old")):
         shutil.rmtree(leftover, ignore_errors=True)
+    return _set_damaged_aside(folder)
 
 
 def _set_damaged_aside(folder: Path) -> dict[int, float]:
-    """Return the validation top-1 by step of intact states, with the others out of the way."""
+    """Return the validation top-1 by step of intact states, and rename the others."""
     intact: dict[int, float] = {}
     damaged: dict[Path, ValueError] = {}
     for path in folder.iterdir():

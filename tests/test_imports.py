@@ -8,7 +8,7 @@ from conftest import ROOT
 
 # Lowest first; files on one floor do not import one another.
 FLOORS = [
-    {"version", "domains", "trees", "files", "layers", "metrics", "tables"},
+    {"version", "domains", "trees", "files", "hosts", "layers", "metrics", "tables"},
     {"data.sources", "data.images", "data.archives"},
     {
         "convolution",
