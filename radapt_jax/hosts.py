@@ -23,7 +23,7 @@ from orbax.checkpoint import v1 as ocp
 
 Result = TypeVar("Result")
 
-HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
 LONGEST = 7 * 24 * 3600 * 1000  # milliseconds; a wait ends earlier if a process dies
 _turns = itertools.count()  # a barrier has a name of its own, the same on all processes
 
@@ -167,7 +167,11 @@ def is_everywhere(error: Exception) -> bool:
 
 
 def together() -> ocp.Context:
-    """Return the context of an Orbax save: all processes call it, process 0 writes."""
+    """Return the context of an Orbax save, which all processes call and process 0 writes.
+
+    Orbax counts what a process saves and loads, and waits for those of the same count: all are to
+    do as much of either.
+    """
     return ocp.Context()
 
 

@@ -29,7 +29,7 @@ class TrainingCheckpoints:
     A context manager: saving goes on in the background, and leaving waits for it. Opening reads
     every state there is. Damaged ones are set aside with a warning, so that `latest` and `best` are
     of those that are intact, and what killed saves left is removed. Of several processes all do
-    this together; process 0 reads and writes.
+    this together (Orbax counts what each process saves and loads); process 0 writes.
 
     Args:
       folder: where they are kept.
@@ -41,7 +41,9 @@ class TrainingCheckpoints:
         self._folder = Path(folder).absolute()
         self._leave_out = leave_out
         self._saving: tuple[int, float, Any] | None = None
-        self._top1 = hosts.by_main(lambda: _opened(self._folder))
+        hosts.by_main(lambda: _clean(self._folder))
+        intact, damaged = _checked(self._folder)
+        self._top1 = hosts.by_main(lambda: _set_aside(intact, damaged))
 
     def __enter__(self) -> TrainingCheckpoints:
         return self
@@ -88,7 +90,7 @@ class TrainingCheckpoints:
         self._finish()
         path = self._folder / str(step)
         try:
-            found, _ = hosts.by_main(lambda: _read(path))
+            found, _ = _read(path)
         except ValueError as error:
             raise ValueError(
                 f"{error}\nStart the same command again: it goes on with the intact states."
@@ -122,24 +124,28 @@ def _best(top1: Mapping[int, float]) -> int | None:
     return max(top1, key=lambda step: (top1[step], step), default=None)
 
 
-def _opened(folder: Path) -> dict[int, float]:
-    """Return the validation top-1 by step of intact states, with all else out of the way."""
+def _clean(folder: Path) -> None:
+    """Make the folder, and remove what killed saves and removals left."""
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in (*folder.glob("*.orbax-checkpoint-tmp*"), *folder.glob(".*.old")):
         shutil.rmtree(leftover, ignore_errors=True)
-    return _set_damaged_aside(folder)
 
 
-def _set_damaged_aside(folder: Path) -> dict[int, float]:
-    """Return the validation top-1 by step of intact states, and rename the others."""
+def _checked(folder: Path) -> tuple[dict[int, float], dict[Path, ValueError]]:
+    """Return the validation top-1 by step of intact states, and what is wrong with the others."""
     intact: dict[int, float] = {}
     damaged: dict[Path, ValueError] = {}
-    for path in folder.iterdir():
+    for path in sorted(folder.iterdir()):
         if path.name.isdecimal():
             try:
                 _, intact[int(path.name)] = _read(path)
             except ValueError as error:
                 damaged[path] = error
+    return intact, damaged
+
+
+def _set_aside(intact: dict[int, float], damaged: dict[Path, ValueError]) -> dict[int, float]:
+    """Rename the damaged states, and return the intact ones."""
     what_next = (
         f"training goes on from step {max(intact)}, the best state left is of step {_best(intact)}"
         if intact

@@ -65,7 +65,7 @@ def two_processes(backbone, cache_dir, tmp_path_factory):
     """A run of two processes with two devices each."""
     folder = tmp_path_factory.mktemp("two")
     outputs = ended(start(folder, backbone, cache_dir))
-    assert [code for code, _, _ in outputs] == [0, 0]
+    assert [code for code, _, _ in outputs] == [0, 0], outputs
     return folder, outputs
 
 
@@ -83,8 +83,8 @@ def start(folder, backbone, cache_dir, dying=None):
         port = free.getsockname()[1]
     changes = {"init_from": backbone, "data.cache": cache_dir, **CHANGES}
     changes |= {"backbone.width": 0.125, "data.size": 16, "data.resize": 18, "train.batch_size": 32}
-    flags = [f"--config.{key}={value}" for key, value in changes.items()]
-    flags += ["--config=configs/quickstart.py:parallel", f"--coordinator=localhost:{port}"]
+    flags = ["--config=configs/quickstart.py:parallel", f"--coordinator=localhost:{port}"]
+    flags += [f"--config.{key}={value}" for key, value in changes.items()]
     return [
         subprocess.Popen(
             [
@@ -103,7 +103,7 @@ def start(folder, backbone, cache_dir, dying=None):
     ]
 
 
-def ended(processes, within=300):
+def ended(processes, within=120):
     """Return exit code, output and errors of each."""
     try:
         told = [process.communicate(timeout=within) for process in processes]
@@ -146,25 +146,21 @@ def test_one_of_two_is_killed(two_processes, backbone, cache_dir, tmp_path):
 
     So does one process with as many devices.
     """
-    folder = tmp_path / "run"
+    folder, alone = tmp_path / "run", tmp_path / "alone"
     processes = start(folder, backbone, cache_dir, dying=1)
-    processes[1].wait(timeout=300)
+    assert processes[1].wait(timeout=120) == -signal.SIGKILL
     since = time.monotonic()
-    (code, _, errors), (killed, _, _) = ended(processes, within=2 * hosts.HEARTBEAT)
-    assert time.monotonic() - since < hosts.HEARTBEAT + 15
-    assert killed == -signal.SIGKILL
+    shutil.copytree(folder, alone)
+    go_on_alone(alone, backbone, cache_dir)  # while the other one listens for a sign of life
+    assert_same_run(alone, two_processes[0], atol=1e-6)
+    (code, _, errors), _ = ended(processes, within=since + hosts.HEARTBEAT + 15 - time.monotonic())
     assert code not in (0, None)
     assert "has stopped, and with it the run" in errors or "another task died" in errors
     assert not (folder / "results.json").exists()
-
-    alone = shutil.copytree(folder, tmp_path / "alone")
     (code, _, errors), (other, _, _) = ended(start(folder, backbone, cache_dir))
-    assert (code, other) == (0, 0)
+    assert (code, other) == (0, 0), errors
     assert "resumed at step 2 of 4" in errors
     assert_same_run(folder, two_processes[0], atol=0)
-
-    go_on_alone(alone, backbone, cache_dir)
-    assert_same_run(alone, two_processes[0], atol=1e-6)
 
 
 def test_two_processes_go_on_with_what_one_began(
@@ -174,7 +170,7 @@ def test_two_processes_go_on_with_what_one_began(
     shutil.rmtree(folder / "domains" / "digits")
     shutil.rmtree(folder / "training" / "digits" / "4")
     (code, _, errors), (other, _, _) = ended(start(folder, backbone, cache_dir))
-    assert (code, other) == (0, 0)
+    assert (code, other) == (0, 0), errors
     assert "resumed at step 2 of 4" in errors
     assert_same_run(folder, one_process, atol=1e-6)
 
