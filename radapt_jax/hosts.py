@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import pickle
 import sys
@@ -20,6 +21,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 from orbax.checkpoint import v1 as ocp
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -53,6 +56,8 @@ def initialize(
         )
     if processes is not None and process is not None and not 0 <= process < processes:
         raise ValueError(f"found --process={process}; expected 0 to {processes - 1}.")
+    if coordinator is not None:
+        log.info("process %s of %s: meets the others at %s", process, processes, coordinator)
     # Its handler would keep SIGTERM from ending the process.
     jax.config.update("jax_enable_preemption_service", False)
     try:
