@@ -2,12 +2,14 @@
 
 python train.py --config configs/parallel.py --config.domains=cifar100 \
     --config.init_from=runs/pretrain --workdir runs/parallel
+
+On several hosts it is started on each of them; see docs/scale.md.
 """
 
 from absl import flags
 from ml_collections import config_flags
 
-from radapt_jax import report, startup
+from radapt_jax import hosts, report, startup
 from radapt_jax.failures import DomainsFailed
 from radapt_jax.loop import train_and_evaluate
 
@@ -15,18 +17,30 @@ _CONFIG = config_flags.DEFINE_config_file("config", help_string="a recipe: confi
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "where the run is kept; resumed if it exists", required=True
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "one of several processes, which Slurm, Kubernetes, a TPU pod ... tells of",
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "elsewhere: HOST:PORT of process 0")
+_PROCESSES = flags.DEFINE_integer("processes", None, "how many there are", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "which this one is, from 0", lower_bound=0)
 flags.mark_flag_as_required("config")
 
 
 def main(_: list[str]) -> None:
+    place = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if _DISTRIBUTED.value or place != (None, None, None):
+        hosts.initialize(*place)
     try:
         rows = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     except DomainsFailed as failed:
-        if failed.rows:
+        if failed.rows and hosts.is_main():
             print(report.table(failed.rows))
         raise
-    print(report.table(rows))
-    print(f"Written to {_WORKDIR.value}: results.md, results.json, results.png.")
+    if hosts.is_main():
+        print(report.table(rows))
+        print(f"Written to {_WORKDIR.value}: results.md, results.json, results.png.")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 <workdir>/domains/<name>/    Orbax: adapters, ...      + card.json (see `Member.card`)
 <workdir>/training/<name>/   states to resume from (see radapt_jax.training_state)
 
-Reading changes nothing, so that a family can be loaded while it is trained.
+Reading changes nothing, so that a family can be loaded while it is trained. Of several processes
+(see radapt_jax.hosts) all save together, and process 0 writes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
-from radapt_jax import files, trees
+from radapt_jax import files, hosts, trees
 from radapt_jax.domains import Domain, check_name
 from radapt_jax.member import FORMAT, Member, parse_card
 from radapt_jax.models import ModelSpec
@@ -174,16 +175,24 @@ def clean(workdir: str | Path) -> None:
 
 def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> None:
     """Write a checkpoint with its card beside the old one, then put it in its place."""
-    _settle(folder)
     new, old = _beside(folder)
-    with files.saving(folder):
+
+    def make_room() -> None:
+        _settle(folder)
         new.mkdir(parents=True)
-        ocp.save(new / VARIABLES, trees.to_numpy(tree))
+
+    def put_in_place() -> None:
         files.write_synced(new / CARD, json.dumps(card, indent=1) + "\n")
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+    with files.saving(folder):
+        hosts.by_main(make_room)
+        with hosts.together():
+            ocp.save(new / VARIABLES, trees.to_numpy(tree))
+        hosts.by_main(put_in_place)
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:

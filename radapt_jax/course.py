@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from radapt_jax import files, settings, trees
+from radapt_jax import files, hosts, settings, trees
 from radapt_jax.data.loading import DomainData
 from radapt_jax.engine import pixels_of
 from radapt_jax.evaluate import evaluate, judge
-from radapt_jax.logs import RunLog
+from radapt_jax.logs import NoLog, RunLog
 from radapt_jax.plan import Job, Plan
 from radapt_jax.steps import make_eval_step
 from radapt_jax.training_state import TrainingCheckpoints
@@ -67,8 +67,15 @@ class Course:
             plan.total,
             plan.decay,
         )
-        _check_resumed(self._folder.with_name(f"{job.name}.json"), job.data, plan)
-        if (latest := self._checkpoints.latest) is not None:
+        facts = _facts(job.data, plan)
+        mains = hosts.by_main(lambda: facts)
+        with hosts.agreed():
+            _check_same(mains, facts, f"{job.name}: this process has others than process 0")
+        path = self._folder.with_name(f"{job.name}.json")
+        hosts.by_main(lambda: _check_resumed(path, job.name, facts))
+        if (latest := self._checkpoints.latest) is None:
+            self.state = hosts.by_main(lambda: self.state)
+        else:
             self.state = self._checkpoints.load(latest, self.state)
             log.info("%s: resumed at step %d of %d", job.name, latest, plan.total)
         self._val = pixels_of(job, "val", self._devices) if "val" in job.data.splits else None
@@ -78,9 +85,11 @@ class Course:
             devices=self._devices,
             dtype=settings.DTYPES[config.backbone.dtype],
         )
-        self._log = RunLog(
-            self._workdir, job.name, int(self.state.step), plan.total, config.train.batch_size
-        )
+        self._log: RunLog | NoLog = NoLog()
+        if hosts.is_main():
+            self._log = RunLog(
+                self._workdir, job.name, int(self.state.step), plan.total, config.train.batch_size
+            )
         self._meter = Meter(self._index, self._checkpoints.measured(latest))
         return self
 
@@ -140,7 +149,8 @@ class Course:
                 f"{diverged}\n{len(self.skipped)} batches have been skipped already.", diverged.step
             )
         self.skipped.append(self.batch(diverged.step - 1))
-        files.write_atomically(_skipped_path(self._folder), json.dumps(self.skipped) + "\n")
+        text = json.dumps(self.skipped) + "\n"
+        hosts.by_main(lambda: files.write_atomically(_skipped_path(self._folder), text))
         self.state, latest = self.job.start(), self._checkpoints.latest
         if latest is not None:
             self.state = self._checkpoints.load(latest, self.state)
@@ -192,34 +202,43 @@ def where(job: Job, workdir: Path) -> tuple[int, tuple[int, ...]]:
         return checkpoints.latest or 0, tuple(skipped_before(folder))
 
 
-def _check_resumed(path: Path, data: DomainData, plan: Plan) -> None:
+def _facts(data: DomainData, plan: Plan) -> dict[str, Any]:
+    """Return what a training must go on with as it began."""
+    spec = dataclasses.asdict(data.spec)
+    del spec["dir"]
+    splits = {name: len(split) for name, split in data.splits.items()}
+    facts = {"domain": data.domain.to_json(), "data": spec, "images": splits, "decay": plan.decay}
+    return json.loads(json.dumps(facts))
+
+
+def _check_resumed(path: Path, name: str, now: dict[str, Any]) -> None:
     """Write down what a training goes on with, or compare it with what it began with.
 
     Raises:
       ValueError: the domain, its images or its decay have changed since.
     """
-    spec = dataclasses.asdict(data.spec)
-    del spec["dir"]
-    splits = {name: len(split) for name, split in data.splits.items()}
-    facts = {"domain": data.domain.to_json(), "data": spec, "images": splits, "decay": plan.decay}
-    now = json.loads(json.dumps(facts))
     if path.is_file():
-        before = json.loads(path.read_text())
-        changed = [
-            f"  {part}.{key}: was {before[part].get(key)!r}, is {value!r}"
-            for part, entries in now.items()
-            for key, value in entries.items()
-            if before[part].get(key) != value
-        ]
-        if changed:
-            raise ValueError(
-                f"{data.domain.name}: its training began with something else ({path}):\n"
-                + "\n".join(changed)
-                + "\nSet it back to resume, use another --workdir, or delete the folder "
-                f"{path.with_suffix('')} and this file to train it anew."
-            )
+        _check_same(
+            json.loads(path.read_text()),
+            now,
+            f"{name}: its training began with something else ({path})",
+            "\nSet it back to resume, use another --workdir, or delete the folder "
+            f"{path.with_suffix('')} and this file to train it anew.",
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(path, json.dumps(now, indent=1) + "\n")
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], told: str, hint: str = "") -> None:
+    """Raise ValueError with `told`, what differs, and `hint`, unless nothing does."""
+    changed = [
+        f"  {part}.{key}: was {before[part].get(key)!r}, is {value!r}"
+        for part, entries in now.items()
+        for key, value in entries.items()
+        if before[part].get(key) != value
+    ]
+    if changed:
+        raise ValueError(f"{told}:\n" + "\n".join(changed) + hint)
 
 
 class Meter:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from radapt_jax import settings
+from radapt_jax import hosts, settings
 from radapt_jax.data import batches
 from radapt_jax.data.loading import DomainData
 from radapt_jax.data.resident import DevicePixels
@@ -22,7 +23,8 @@ def pixels_of(job: Job, split: str, devices: Sequence[jax.Device]) -> Any:
     data: DomainData = job.data
     if not job.config.data.on_device:
         return batches.HostPixels(data.splits[split], data.domain.size)
-    return DevicePixels(data.splits[split], lambda tree: replicate(tree, devices), devices)
+    put = functools.partial(replicate, devices=devices)
+    return DevicePixels(data.splits[split], put, hosts.own(devices))
 
 
 class OneDomain:
@@ -66,6 +68,7 @@ class OneDomain:
             index,
             len(self._devices),
             config.train.accumulate,
+            hosts.place(),
         )
         self._state, measured = self._step(self._state, batch, self._pixels.resident)
         return measured

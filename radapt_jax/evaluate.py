@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from radapt_jax import hosts
 from radapt_jax.data import batches
 from radapt_jax.data.cache import Split
 from radapt_jax.data.loading import DataSpec, NothingToEvaluate, load_one_split
@@ -75,7 +75,8 @@ def judge(
       crops: views of an image whose probabilities are averaged; see `batches.eval_views`.
     """
     found: list[tuple[int, Mapping[str, Any]]] = []
-    for real, batch in batches.eval_batches(pixels, domain, batch_size, devices, crops):
+    shares = batches.eval_batches(pixels, domain, batch_size, devices, crops, hosts.place())
+    for real, batch in shares:
         found.append((real, eval_step(variables, batch, pixels.resident)))
     columns = {
         name: np.concatenate([np.asarray(it[name]).reshape(-1)[:real] for real, it in found])
@@ -196,7 +197,7 @@ def judge_domain(
     crops: int = 1,
 ) -> Judged:
     """Return what one domain of a family says of the images of a split."""
-    devices = jax.local_devices()
+    devices = hosts.devices()
     batch_size = -(-batch_size // len(devices)) * len(devices)
     member = family[name]
     step = make_eval_step(member.spec, member.domain, devices=devices, dtype=dtype)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 
+from radapt_jax import hosts
 from radapt_jax.evaluate import Row
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ class DomainsFailed(RuntimeError):
 class Failures:
     """Keeps count of the domains that failed, while the others go on.
 
+    Of several processes all must go on, or none: an error that only one has met is raised.
+
     Args:
       wanted: the domains of the run. A failure of the only one is raised at once.
       essential: the one that no other can do without.
@@ -37,7 +40,8 @@ class Failures:
         try:
             yield
         except Exception as error:
-            if len(self._wanted) == 1 or name == self._essential:
+            only = len(self._wanted) == 1 or name == self._essential
+            if only or not hosts.is_everywhere(error):
                 raise
             known = isinstance(error, ValueError | OSError | FloatingPointError)
             told = str(error) if known else f"{type(error).__name__}: {error}"

@@ -95,6 +95,22 @@ class RunLog:
         self._bar.set_postfix(self._shown, refresh=False)
 
 
+class NoLog:
+    """Takes the place of `RunLog` in processes that write nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+    def rewind(self, step: int) -> None:
+        pass
+
+    def write(self, step: int, epoch: float, split: str, **values: float) -> None:
+        pass
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """Return the rows of a metrics file as text; none where there is no file.
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from radapt_jax import checkpoint, compress, compression, optim, report, settings, trees
+from radapt_jax import checkpoint, compress, compression, hosts, optim, report, settings, trees
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.loading import DomainData, load_domain, load_splits
 from radapt_jax.evaluate import Row, evaluate_family, open_source
@@ -22,7 +22,7 @@ from radapt_jax.models.initial import initial_variables
 from radapt_jax.plan import Job
 from radapt_jax.stopping import Stopping
 from radapt_jax.training import train_domains
-from radapt_jax.workdir import held
+from radapt_jax.workdir import check_shared, held
 from radapt_jax.writable import check_writable
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     stopped in, from its latest checkpoint. Of several domains, one that fails does not stop the
     others: the family is evaluated without it, and the error comes last.
 
+    Several processes (see radapt_jax.hosts) share each batch; all are to call this, and get the
+    same rows. Process 0 writes.
+
     Args:
       config: see configs/base.py.
-      workdir: where everything goes (see radapt_jax.checkpoint, logs and report).
+      workdir: where everything goes (see radapt_jax.checkpoint, logs and report); all processes
+        see it.
 
     Returns:
       One row a domain, the source included.
@@ -54,12 +58,22 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
       OSError: something could not be saved; what was saved before is as it was.
     """
     workdir = Path(workdir).absolute()
-    settings.check(config, jax.local_device_count())
+    settings.check(config, len(hosts.devices()), hosts.place()[1])
+    with Stopping() as stopping, hosts.alone(), contextlib.ExitStack() as stack:
+        hosts.by_main(lambda: _begin(workdir, stack))
+        with hosts.agreed():
+            check_shared(workdir)
+        rows = _run(config, workdir, stopping)
+        hosts.by_main(stack.close)
+        return rows
+
+
+def _begin(workdir: Path, stack: contextlib.ExitStack) -> None:
+    """Lock the workdir, and put right what killed saves left there."""
     check_writable(workdir, "Name a folder for the run: --workdir=DIR.")
-    with Stopping() as stopping, held(workdir):
-        for place in (workdir, workdir / "compressed"):
-            checkpoint.clean(place)
-        return _run(config, workdir, stopping)
+    stack.enter_context(held(workdir))
+    for place in (workdir, workdir / "compressed"):
+        checkpoint.clean(place)
 
 
 def _run(config: ConfigDict, workdir: Path, stopping: Stopping) -> list[Row]:
@@ -74,12 +88,13 @@ def _run(config: ConfigDict, workdir: Path, stopping: Stopping) -> list[Row]:
         if _is_finished(config, family, name):
             log.info("%s: finished before, kept.", name)
             continue
-        with failures.of(name):
+        with failures.of(name), hosts.agreed():
             job = _compressed_job(config, compressed, name) if compressed else _job(config, name)
             jobs[name] = job
+    hosts.check_same(list(jobs), "domains to train")
     if failures.all:
         failures.tell([])
-    settings.remember(config, workdir)
+    hosts.by_main(lambda: settings.remember(config, workdir))
     if compressed is not None:
         family = family or _begin_compressed(config, compressed, names, workdir)
     elif family is not None and not (workdir / "shared").is_dir():
@@ -88,12 +103,12 @@ def _run(config: ConfigDict, workdir: Path, stopping: Stopping) -> list[Row]:
     for start in range(0, len(waiting), config.train.together):
         ready = []
         for name in waiting[start : start + config.train.together]:
-            with failures.of(name):
+            with failures.of(name), hosts.agreed():
                 ready.append(jobs[name](family))
         family = _train(family, ready, workdir, failures, stopping)
     assert family is not None, "a run has ended if the domain failed that founds the family"
     rows = _evaluate(config, family)
-    report.write(rows, workdir)
+    hosts.by_main(lambda: report.write(rows, workdir))
     failures.tell(rows)
     return rows
 
@@ -235,13 +250,14 @@ def _begin_compressed(
     """Save the compressed family, evaluate it before fine-tuning, and return the one to fill."""
     compressed.save(workdir / "compressed")
     rows = _evaluate(config, compressed)
-    report.write(rows, workdir / "compressed")
+    hosts.by_main(lambda: report.write(rows, workdir / "compressed"))
     log.info("before fine-tuning:\n%s", report.table(rows))
     if compressed.shared.ranks:
         alphas = compression.alphas_of(Family.load(config.init_from), names)
         spectra = compress.spectra(list(alphas.values()))
-        report.plot_spectra(spectra, workdir / "spectra.png")
-        log.info("%s", report.write_ranks(spectra, compressed.shared.ranks, workdir))
+        hosts.by_main(lambda: report.plot_spectra(spectra, workdir / "spectra.png"))
+        ranks = compressed.shared.ranks
+        log.info("%s", hosts.by_main(lambda: report.write_ranks(spectra, ranks, workdir)))
     others = [compressed[name] for name in compressed if name not in names]
     begun = Family(compressed.shared, others)
     begun.save(workdir)

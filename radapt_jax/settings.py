@@ -75,12 +75,13 @@ def names(listed: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in listed.split(",") if part.strip())
 
 
-def check(config: ConfigDict, devices: int) -> None:
+def check(config: ConfigDict, devices: int, processes: int = 1) -> None:
     """Raise ValueError for values that no run can have; the message names the entry.
 
     Args:
       config: as in configs/base.py.
-      devices: number of devices that share a batch.
+      devices: number of devices that share a batch, those of all processes together.
+      processes: how many there are.
     """
     for name, kind in KINDS.items():
         values.check(f"config.{name}", _entry(config, name), kind)
@@ -115,6 +116,12 @@ def check(config: ConfigDict, devices: int) -> None:
             f"found config.train.together {train.together}; domains are trained at once where "
             "their filters are frozen (config.optim.decay.filters is None) and their images are "
             "not kept on the device (config.data.on_device is False)."
+        )
+    if train.together > 1 and processes > 1:
+        raise ValueError(
+            f"found config.train.together {train.together} and {processes} processes; domains are "
+            "trained at once by one process. Set config.train.together to 1, or start a run for "
+            "some of the domains on each host."
         )
     if train.steps == 0 and train.epochs == 0:
         raise ValueError(

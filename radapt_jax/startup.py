@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from radapt_jax import hosts
 from radapt_jax.failures import DomainsFailed
 from radapt_jax.stopping import Stopped
 
@@ -21,7 +22,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Run an absl main: our log lines only, errors of the user's as one message, exit code 1;
     a stop by SIGTERM or SIGINT with exit code 143 or 130.
 
-    With --verbosity=1, an error comes with its traceback.
+    With --verbosity=1, an error comes with its traceback. Of several processes the main one alone
+    logs what is no error.
 
     XLA's compiled programs are kept in ~/.cache/radapt_jax/xla (or JAX_COMPILATION_CACHE_DIR), so
     that the next start of the same program takes seconds less.
@@ -34,6 +36,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells each save in ten lines
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(lambda record: record.levelno >= logging.ERROR or hosts.is_main())
         ours = logging.getLogger("radapt_jax")
         ours.addHandler(handler)
         ours.setLevel(logging.INFO)
@@ -43,12 +46,14 @@ def run(main: Callable[[list[str]], None]) -> None:
         try:
             main(argv)
         except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            sys.exit(stopped.code)
-        except USER_ERRORS as error:
-            if flags.FLAGS["verbosity"].present and flags.FLAGS.verbosity > 0:
-                raise
+            hosts.stop(str(stopped), stopped.code)
+        except Exception as error:
+            wordy = flags.FLAGS["verbosity"].present and flags.FLAGS.verbosity > 0
+            if wordy or not isinstance(error, USER_ERRORS):
+                if not hosts.several():
+                    raise
+                traceback.print_exc()
             message = error.args[0] if isinstance(error, KeyError) else error
-            sys.exit(f"error: {message}")
+            hosts.stop(f"error: {message}")
 
     app.run(guarded)

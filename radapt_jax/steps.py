@@ -2,7 +2,8 @@
 
 Today's `jax.pmap` is jit plus shard_map: with `in_axes=None` and `out_axes=None` the state is
 replicated over the devices without a device axis, and only batches are split. Where several domains
-are trained at once, each device has states and batches of its own, and all share w.
+are trained at once, each device has states and batches of its own, and all share w. Where several
+processes share the devices, each gives and gets what is on its own.
 """
 
 from __future__ import annotations
@@ -139,8 +140,9 @@ def make_eval_step(
 ) -> Callable[[Mapping[str, Any], Batch, Any], dict[str, Array]]:
     """Return the compiled `step(variables, batch, resident)` of evaluation.
 
-    It returns "predicted" labels and "loss" (nats) of each image, (devices, b / devices). `batch`
-    is one of `batches.eval_batches`; probabilities are averaged over the views of an image.
+    It returns "predicted" labels and "loss" (nats) of each image, (devices, b / devices), to every
+    process those of all. `batch` is one of `batches.eval_batches`; probabilities are averaged over
+    the views of an image.
     """
     model = spec.build(domain.num_classes, dtype=dtype)
 
@@ -154,8 +156,9 @@ def make_eval_step(
         else:
             joined = jax.nn.logsumexp(jax.nn.log_softmax(by_view), axis=1)
         predicted = joined.argmax(-1).astype(jnp.int32)
-        return {"predicted": predicted, "loss": metrics.cross_entropy(joined, labels)}
+        judged = {"predicted": predicted, "loss": metrics.cross_entropy(joined, labels)}
+        return jax.lax.all_gather(judged, AXIS)
 
     return jax.pmap(
-        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=0, devices=list(devices)
+        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=list(devices)
     )

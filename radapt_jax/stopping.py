@@ -15,20 +15,20 @@ class Stopped(KeyboardInterrupt):
     """A run was asked to stop; `code` is the exit status that says so, 128 and the signal."""
 
     def __init__(self, number: int, told: str) -> None:
-        super().__init__(told)
+        super().__init__(f"{signal.Signals(number).name}: {told}")
         self.code = 128 + number
 
 
 class Stopping:
     """A context manager that turns SIGTERM and SIGINT into `Stopped`.
 
-    Inside `held` a signal waits for `check`; elsewhere it is raised at once, which loses nothing:
+    Inside `held` a signal waits, in `asked`; elsewhere it is raised at once, which loses nothing:
     what is written to disk is complete or is not there. The second signal does not wait. Outside of
     the main thread, where Python gives no signals, nothing is changed.
     """
 
     def __init__(self) -> None:
-        self._asked = 0
+        self.asked = 0  # the signal that waits, if there is one
         self._held = False
         self._before: dict[int, object] = {}
 
@@ -41,11 +41,6 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    @property
-    def asked(self) -> bool:
-        """Whether a signal waits."""
-        return self._asked > 0
-
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Let signals wait while this runs."""
@@ -54,16 +49,11 @@ class Stopping:
             yield
         finally:
             self._held = False
-        self.check("stopped after a training that is saved. Start the same command again to go on.")
-
-    def check(self, told: str) -> None:
-        """Raise Stopped if a signal has come; `told` says what was saved."""
-        if self._asked:
-            raise Stopped(self._asked, f"{signal.Signals(self._asked).name}: {told}")
+        if self.asked:
+            told = "stopped after a training that is saved. Start the same command again to go on."
+            raise Stopped(self.asked, told)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        again, self._asked = self._asked, number
+        again, self.asked = self.asked, number
         if again or not self._held:
-            raise Stopped(
-                number, f"{signal.Signals(number).name}: stopped; what was saved is kept."
-            )
+            raise Stopped(number, "stopped; what was saved is kept.")

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from radapt_jax import hosts
 from radapt_jax.course import Course, Diverged, where
 from radapt_jax.engine import ManyDomains, OneDomain
 from radapt_jax.plan import Job
-from radapt_jax.stopping import Stopping
+from radapt_jax.stopping import Stopped, Stopping
 
 Trained = tuple[Job, dict[str, Any], dict[str, float]]
 
@@ -49,7 +50,7 @@ def train_domains(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> Ite
 
 def _train(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> list[Trained]:
     """Train a group from where it is to the end."""
-    devices, rewinds = jax.local_devices(), jobs[0].config.on_nan == "rewind"
+    devices, rewinds = hosts.devices(), jobs[0].config.on_nan == "rewind"
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopping.held())
         courses = [
@@ -76,14 +77,18 @@ def _run(courses: Sequence[Course], devices: Sequence[jax.Device], stopping: Sto
         measured = engine.step(first.batch(done - 1))
         for course in courses:
             course.advance(done, measured)
-        if done in first.plan.stops or stopping.asked:
+        asked = stopping.asked
+        if hosts.several():  # all stop after the same step, one after which metrics are read
+            log_every = first.job.config.train.log_every
+            regular = done in first.plan.stops or done % log_every == 0
+            asked = hosts.largest(asked) if regular else 0
+        if done in first.plan.stops or asked:
             for index, course in enumerate(courses):
                 save = course.stop if done in first.plan.stops else course.pause
                 save(done, engine.state(index))
-        stopping.check(
-            f"{names}: saved at step {done} of {first.plan.total}. Start the same command again to "
-            "go on."
-        )
+        if asked:
+            told = f"{names}: saved at step {done} of {first.plan.total}. "
+            raise Stopped(asked, told + "Start the same command again to go on.")
     for index, course in enumerate(courses):
         course.state = engine.state(index)
 

@@ -19,7 +19,7 @@ import numpy as np
 from flax import serialization
 from orbax.checkpoint import v1 as ocp
 
-from radapt_jax import files, trees
+from radapt_jax import files, hosts, trees
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ class TrainingCheckpoints:
 
     A context manager: saving goes on in the background, and leaving waits for it. Opening reads
     every state there is. Damaged ones are set aside with a warning, so that `latest` and `best` are
-    of those that are intact, and what killed saves left is removed.
+    of those that are intact, and what killed saves left is removed. Of several processes all do
+    this together (Orbax counts what each process saves and loads); process 0 writes.
 
     Args:
       folder: where they are kept.
@@ -42,11 +43,11 @@ class TrainingCheckpoints:
 
     def __init__(self, folder: str | Path, leave_out: Collection[str] = ()) -> None:
         self._folder = Path(folder).absolute()
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._leave_out = leave_out
         self._saving: tuple[int, Card, Any] | None = None
-        _clean(self._folder)
-        self._cards = _set_damaged_aside(self._folder)
+        hosts.by_main(lambda: _clean(self._folder))
+        intact, damaged = _checked(self._folder)
+        self._cards = hosts.by_main(lambda: _set_aside(intact, damaged))
 
     def __enter__(self) -> TrainingCheckpoints:
         return self
@@ -91,7 +92,7 @@ class TrainingCheckpoints:
         card: Card = {"top1": float(top1), "measured": measured}
         card["sha256"] = _fingerprint(host, card)
         path = self._folder / str(step)
-        with files.saving(path):
+        with files.saving(path), hosts.together():
             under_way = ocp.save_async(path, host, custom_metadata=card)
         self._saving = step, card, under_way
 
@@ -130,7 +131,8 @@ class TrainingCheckpoints:
         kept = {*sorted(self._cards)[-2:], _best(_top1(self._cards))}
         for step in self._cards.keys() - kept:
             del self._cards[step]
-            files.remove(self._folder / str(step))
+            if hosts.is_main():
+                files.remove(self._folder / str(step))
 
 
 def _top1(cards: Mapping[int, Card]) -> dict[int, float]:
@@ -142,21 +144,27 @@ def _best(top1: Mapping[int, float]) -> int | None:
 
 
 def _clean(folder: Path) -> None:
-    """Remove what killed saves and removals left."""
+    """Make the folder, and remove what killed saves and removals left."""
+    folder.mkdir(parents=True, exist_ok=True)
     for leftover in (*folder.glob("*.orbax-checkpoint-tmp*"), *folder.glob(".*.old")):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _set_damaged_aside(folder: Path) -> dict[int, Card]:
-    """Return the cards of intact states by step, with the others out of the way."""
+def _checked(folder: Path) -> tuple[dict[int, Card], dict[Path, ValueError]]:
+    """Return the cards of intact states by step, and what is wrong with the others."""
     intact: dict[int, Card] = {}
     damaged: dict[Path, ValueError] = {}
-    for path in folder.iterdir():
+    for path in sorted(folder.iterdir()):
         if path.name.isdecimal():
             try:
                 _, intact[int(path.name)] = _read(path)
             except ValueError as error:
                 damaged[path] = error
+    return intact, damaged
+
+
+def _set_aside(intact: dict[int, Card], damaged: dict[Path, ValueError]) -> dict[int, Card]:
+    """Rename the damaged states, and return the intact ones."""
     what_next = (
         f"training goes on from step {max(intact)}, the best state left is of step "
         f"{_best(_top1(intact))}"

@@ -12,7 +12,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from radapt_jax import metrics, trees
+from radapt_jax import hosts, metrics, trees
 from radapt_jax.optim import FROZEN
 
 AXIS = "devices"
@@ -62,7 +62,10 @@ class State(struct.PyTreeNode):
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Put a tree on all devices as the steps return it, so that they compile only once."""
+    """Put a tree on all devices as the steps return it, so that they compile only once.
+
+    Of several processes each puts its own copy on its own devices.
+    """
     return jax.device_put(tree, _sharding(devices))
 
 
@@ -72,7 +75,7 @@ def distribute(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def _sharding(devices: Sequence[jax.Device], *axes: str) -> jax.sharding.NamedSharding:
-    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
+    mesh = jax.sharding.Mesh(np.array(hosts.own(devices)), (AXIS,))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 

@@ -9,15 +9,18 @@ import os
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
 
+from radapt_jax import hosts
 from radapt_jax.files import write_atomically
 
 LOCK = ".lock"
 HOLDER = ".lock.json"  # apart, because older filelocks empty the file that they cannot lock
+PATIENCE = 30  # seconds that a network file system may take to show a new file
 
 
 @contextlib.contextmanager
@@ -48,6 +51,24 @@ def held(workdir: Path) -> Iterator[None]:
             (workdir / LOCK).unlink()
             workdir.rmdir()
         lock.release()
+
+
+def check_shared(workdir: Path) -> None:
+    """Check that this process sees the workdir that process 0 holds.
+
+    Raises:
+      FileNotFoundError: it does not.
+    """
+    holder = workdir / HOLDER
+    written = hosts.by_main(holder.read_text)
+    deadline = time.monotonic() + PATIENCE
+    while not holder.is_file() or holder.read_text() != written:
+        if time.monotonic() > deadline:
+            raise FileNotFoundError(
+                f"{workdir} is another folder than that of process 0 (no such {HOLDER} there). "
+                "Expected a file system that all hosts share: set --workdir to a folder on one."
+            )
+        time.sleep(0.5)
 
 
 def _facts() -> dict[str, str | int]:

@@ -134,7 +134,7 @@ def test_domains_at_once_get_what_they_get_alone(kind, devices, digits, faces, c
     few = dataclasses.replace(
         digits, domain=dataclasses.replace(digits.domain, name="few", adapter_decay=0.1)
     )
-    changes = {"train.label_smoothing": 0.1}
+    changes = {"train.label_smoothing": 0.1, "optim.learning_rate": 0.02}
     jobs = jobs_of((digits, faces, few), kind, cache_dir, **changes)
     if kind == "parallel":
         jobs = [
@@ -199,14 +199,14 @@ def test_one_that_diverges_does_not_stop_those_trained_with_it(
     from radapt_jax import course
     from radapt_jax.failures import DomainsFailed
 
-    plain = course.Meter.means
+    plain = course.Course.advance
 
-    def means(meter, domain, step):
-        if domain == "faces":
-            raise FloatingPointError("faces: the loss is nan")
-        return plain(meter, domain, step)
+    def advance(self, done, measured):
+        if self.job.name == "faces":
+            raise course.Diverged("faces: the loss is nan", done)
+        plain(self, done, measured)
 
-    monkeypatch.setattr(course.Meter, "means", means)
+    monkeypatch.setattr(course.Course, "advance", advance)
     changes = {"domains": "digits,faces", "init_from": str(pretrained), "train.together": 2}
     config = small("parallel", cache_dir, **changes)
     with pytest.raises(

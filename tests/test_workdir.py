@@ -168,7 +168,8 @@ def test_a_kill_while_metrics_are_rewritten_loses_no_row(tmp_path, monkeypatch):
     with logs.RunLog(tmp_path, "digits", 0, 9, 1) as log:
         for step in (1, 2, 3):
             log.write(step, step / 3, "train", loss=1.0, top1=50.0)
-    before = log.path.read_bytes()
+    path = tmp_path / "metrics" / "digits.csv"
+    before = path.read_bytes()
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -177,11 +178,11 @@ def test_a_kill_while_metrics_are_rewritten_loses_no_row(tmp_path, monkeypatch):
         patch.setattr(files.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             logs.RunLog(tmp_path, "digits", 2, 9, 1)
-    assert log.path.read_bytes() == before
-    with open(log.path, "a") as file:
+    assert path.read_bytes() == before
+    with open(path, "a") as file:
         file.write("4,1.3")  # as a kill, or a full disk, leaves it
-    assert [row["step"] for row in logs.read(log.path)] == ["1", "2", "3"]
+    assert [row["step"] for row in logs.read(path)] == ["1", "2", "3"]
     with logs.RunLog(tmp_path, "digits", 3, 9, 1) as log:
         log.write(4, 4 / 3, "train", loss=1.0, top1=50.0)
-    with open(log.path, newline="") as file:
+    with open(path, newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]

@@ -2,12 +2,13 @@
 
 All of it is drawn on the host, from the seed and the step alone: a batch is the same wherever the
 pixels are kept and however many devices share it, and a resumed run sees what it would have seen.
+Of several processes each draws all of it, and cuts the windows of its own devices.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,42 +111,61 @@ def train_batch(
     step: int,
     devices: int,
     parts: int = 1,
+    host: tuple[int, int] = (0, 1),
 ) -> dict[str, np.ndarray]:
     """Return the batch of one step, every array (devices, batch_size / devices, ...).
+
+    Of several processes each gets what its own devices need.
 
     Args:
       pixels: `HostPixels` or `resident.DevicePixels`.
       parts: as of `update.update`; all devices together have the same images in a part, however
         many they are.
+      host: see `rows`.
     """
-    views = train_views(pixels.split, domain, batch_size, seed, step)
+    mine = rows(batch_size, devices, parts, host)
+    drawn = train_views(pixels.split, domain, batch_size, seed, step)
+    views = Views(*(array[mine.reshape(-1)] for array in drawn))
     batch = {**pixels.cut(views), "label": pixels.split.targets[views.positions]}
-    return shard(batch, devices, parts)
+    return _by_device(batch, len(mine))
 
 
 def eval_batches(
-    pixels: Any, domain: Domain, batch_size: int, devices: int, crops: int = 1
+    pixels: Any,
+    domain: Domain,
+    batch_size: int,
+    devices: int,
+    crops: int = 1,
+    host: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yield every image once, in order: how many there are in a batch, and the batch.
 
     The last batch is padded; its first rows are the real ones. Each image has its views one after
-    another in "image" and "flip".
+    another in "image" and "flip". Of several processes each gets its own rows; see `rows`.
     """
-    length = len(pixels.split)
+    length, mine = len(pixels.split), rows(batch_size, devices, host=host)
     for start in range(0, length, batch_size):
         real = np.arange(start, min(start + batch_size, length))
-        chosen = np.pad(real, (0, batch_size - len(real)), mode="edge")
+        chosen = np.pad(real, (0, batch_size - len(real)), mode="edge")[mine.reshape(-1)]
         views = eval_views(pixels.split, domain, chosen, crops)
         batch = {**pixels.cut(views), "label": pixels.split.targets[chosen]}
-        yield len(real), shard(batch, devices)
+        yield len(real), _by_device(batch, len(mine))
 
 
-def shard(batch: Mapping[str, np.ndarray], devices: int, parts: int = 1) -> dict[str, np.ndarray]:
+def rows(
+    batch_size: int, devices: int, parts: int = 1, host: tuple[int, int] = (0, 1)
+) -> np.ndarray:
+    """Return which rows of a batch go to each device, (devices, batch_size / devices).
+
+    Args:
+      host: which process asks, and how many there are; each gets the rows of its own devices, which
+        are next to one another.
+    """
+    dealt = np.arange(batch_size).reshape(parts, devices, -1).swapaxes(0, 1)
+    index, count = host
+    return np.split(dealt.reshape(devices, -1), count)[index]
+
+
+def _by_device(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndarray]:
     """Split the leading axis over devices: (b, ...) to (devices, b / devices, ...)."""
-
-    def split(array: np.ndarray) -> np.ndarray:
-        size, rest = len(array) // (parts * devices), array.shape[1:]
-        dealt = array.reshape(parts, devices, size, *rest).swapaxes(0, 1)
-        return dealt.reshape(devices, parts * size, *rest)
-
-    return {name: split(array) for name, array in batch.items()}
+    return {name: array.reshape(devices, -1, *array.shape[1:]) for name, array in batch.items()}

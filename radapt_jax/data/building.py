@@ -17,6 +17,7 @@ import joblib
 import numpy as np
 import tqdm
 
+from radapt_jax import hosts
 from radapt_jax.data.images import decode
 from radapt_jax.data.sources import Example, Source
 from radapt_jax.writable import check_writable
@@ -108,7 +109,11 @@ def _fill(building: Path, source: Source, split: str, resize: int, squash: bool)
     with (
         open(building / "pixels.u8", "wb") as file,
         tqdm.tqdm(
-            desc=f"decoding {source.name} {split}", unit=" images", leave=False, mininterval=1.0
+            desc=f"decoding {source.name} {split}",
+            unit=" images",
+            leave=False,
+            mininterval=1.0,
+            disable=not hosts.is_main(),
         ) as bar,
     ):
         for part in _decoded(_checked(examples, source), resize, squash):
