@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,44 +31,64 @@ class Bank:
     ) -> None:
         self._on_disk, self._read, self.at_most = dict(on_disk), read, at_most
         self._forget = forget
+        self._lock = threading.RLock()
         self._members: dict[str, Member] = {}  # those on disk in the order of their use
         self._arrays: dict[str, dict[str, Any]] = {}
 
     @property
     def names(self) -> set[str]:
         """Names of all domains, in memory or not."""
-        return self._members.keys() | self._on_disk.keys()
+        with self._lock:
+            return self._members.keys() | self._on_disk.keys()
 
     def __getitem__(self, name: str) -> Member:
-        if name not in self._members:
-            self._hold(name, self._read(name))
-            self._make_room()
-        self._members[name] = self._members.pop(name)
-        return self._members[name]
+        return self._found(name)[0]
 
     def variables(self, name: str) -> dict[str, Any]:
         """Return a domain's own collections, as arrays of JAX."""
-        self[name]
-        return self._arrays[name]
+        return self._found(name)[1]
 
     def classes(self, name: str) -> int:
         """Return a class count, without reading the domain."""
-        if name in self._members:
-            return self._members[name].domain.num_classes
-        return self._on_disk[name]
+        with self._lock:
+            held = self._members.get(name)
+            return self._on_disk[name] if held is None else held.domain.num_classes
 
     def held(self) -> list[str]:
         """Return the names of the domains in memory."""
-        return list(self._members)
+        with self._lock:
+            return list(self._members)
 
     def add(self, name: str, member: Member) -> None:
         """Hold a domain that is in memory alone, or replaces the one on disk from now on."""
-        self._on_disk.pop(name, None)
-        self._hold(name, member)
+        with self._lock:
+            self._on_disk.pop(name, None)
+            self._hold(name, member)
 
     def remove(self, name: str) -> None:
-        self._on_disk.pop(name, None)
-        self._let_go(name)
+        with self._lock:
+            self._on_disk.pop(name, None)
+            self._let_go(name)
+
+    def _found(self, name: str) -> tuple[Member, dict[str, Any]]:
+        """Return a domain and its arrays; threads may ask for others meanwhile.
+
+        Raises:
+          ValueError: it has other classes on disk than when the bank was made.
+        """
+        with self._lock:
+            if name not in self._members:
+                member = self._read(name)
+                if member.domain.num_classes != self._on_disk[name]:
+                    raise ValueError(
+                        f"domain {name!r} has {member.domain.num_classes} classes on disk; "
+                        f"expected {self._on_disk[name]}, as when the family was loaded. Load the "
+                        "family again."
+                    )
+                self._hold(name, member)
+                self._make_room()
+            self._members[name] = self._members.pop(name)
+            return self._members[name], self._arrays[name]
 
     def _hold(self, name: str, member: Member) -> None:
         self._forget(name)

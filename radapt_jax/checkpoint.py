@@ -120,11 +120,7 @@ def load_member(workdir: str | Path, name: str) -> Member:
 def _load_member(folder: Path, name: str, workdir: str | Path) -> Member:
     card = read_card(folder, f"domain {name!r}", lambda: _there(workdir))
     empty = Member.from_card(card, {name: {} for name in card.get("collections", [])}, str(folder))
-    if empty.domain.name != name:
-        raise ValueError(
-            f"{folder} holds domain {empty.domain.name!r}; expected {name!r}. Give the folder its "
-            "old name, and add the domain under the new one: family.add."
-        )
+    _check_name(folder, empty.domain.name)
     member = dataclasses.replace(empty, variables=_load(folder, empty.abstract()))
     return member.verified(card["sha256"], str(folder))
 
@@ -140,7 +136,9 @@ def read_member_card(workdir: str | Path, name: str) -> Domain:
 
     def read(folder: Path) -> Domain:
         card = read_card(folder, f"domain {name!r}", lambda: _there(workdir))
-        return Member.from_card(card, {}, str(folder)).domain
+        domain = Member.from_card(card, {}, str(folder)).domain
+        _check_name(folder, domain.name)
+        return domain
 
     return _steadily(read, Path(workdir).absolute() / "domains" / name)
 
@@ -151,6 +149,15 @@ def list_members(workdir: str | Path) -> list[str]:
     found = {path.parent.name for path in folder.glob(f"*/{CARD}")}
     old = {name[1:-4] for name in found if name.startswith(".") and name.endswith(".old")}
     return sorted({name for name in found if not name.startswith(".")} | old)
+
+
+def _check_name(folder: Path, found: str) -> None:
+    name = folder.name.removeprefix(".").removesuffix(".old")  # moved aside, in a replacement
+    if found != name:
+        raise ValueError(
+            f"{folder} holds domain {found!r}; expected {name!r}. Give the folder its old name, "
+            "and add the domain under the new one: family.add."
+        )
 
 
 def _there(workdir: str | Path) -> str:

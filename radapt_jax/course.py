@@ -78,6 +78,8 @@ class Course:
         else:
             self.state = self._checkpoints.load(latest, self.state)
             log.info("%s: resumed at step %d of %d", job.name, latest, plan.total)
+        if self.skipped:
+            log.info("%s: batches %s are left out", job.name, self.skipped)
         self._val = pixels_of(job, "val", self._devices) if "val" in job.data.splits else None
         self._eval_step = make_eval_step(
             job.spec,
@@ -94,8 +96,10 @@ class Course:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.__exit__()
-        self._checkpoints.__exit__()
+        try:
+            self._log.__exit__()
+        finally:
+            self._checkpoints.__exit__()
 
     def batch(self, step: int) -> int:
         """Return which batch of the stream a step trains on; skipped ones are left out."""
@@ -285,7 +289,7 @@ class Meter:
 
 
 def _skipped_path(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.skipped.json")
+    return folder / "skipped.json"
 
 
 def skipped_before(folder: Path) -> list[int]:

@@ -135,15 +135,19 @@ def evaluate_family(
         member = family[name]
         if member.data is None and domains is None:
             continue
-        try:
-            spec, source = open_source(member, data_dir)
-            which, images = load_one_split(spec, source, split, cache_dir)
-        except (FileNotFoundError, NothingToEvaluate) as error:
-            if domains is not None:
-                raise
-            log.warning("%s: not evaluated. %s", name, error)
-            why = "not here" if isinstance(error, FileNotFoundError) else "nothing"
-            rows.append(row_of(family, name, why, 0, None))
+        missing = None
+        with hosts.agreed():
+            try:
+                spec, source = open_source(member, data_dir)
+                which, images = load_one_split(spec, source, split, cache_dir)
+            except (FileNotFoundError, NothingToEvaluate) as error:
+                if domains is not None:
+                    raise
+                log.warning("%s: not evaluated. %s", name, error)
+                missing = "not here" if isinstance(error, FileNotFoundError) else "nothing"
+        hosts.check_same(missing or (which, len(images), images.left_out), f"images of {name}")
+        if missing:
+            rows.append(row_of(family, name, missing, 0, None))
             continue
         judged = judge_domain(family, name, images, batch_size, dtype, crops)
         found = evaluate(judged, images.targets, images.left_out)

@@ -168,7 +168,9 @@ def is_everywhere(error: Exception) -> bool:
 
     A loss that is not finite is: it is the mean over all devices.
     """
-    return not several() or isinstance(error, FloatingPointError) or hasattr(error, "everywhere")
+    if not several() or isinstance(error, FloatingPointError) or hasattr(error, "everywhere"):
+        return True
+    return isinstance(error.__cause__, Exception) and is_everywhere(error.__cause__)
 
 
 def together() -> ocp.Context:
@@ -207,14 +209,17 @@ def stop(message: str, code: int = 1) -> NoReturn:
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if several():
+        if code != 1:  # asked to stop: the others are too, and may still be saving
+            with contextlib.suppress(Exception):
+                _wait(1000 * HEARTBEAT)
         os._exit(code)
     sys.exit(code)
 
 
-def _wait() -> None:
+def _wait(longest: int = LONGEST) -> None:
     """Wait for all processes, through the coordinator: devices would lose their patience."""
     meet = multihost.get_barrier_sync_fn()
-    meet(key=f"radapt_jax/{next(_turns)}", timeout_ms=LONGEST)
+    meet(key=f"radapt_jax/{next(_turns)}", timeout_ms=longest)
 
 
 def _from_main(told: bytes) -> bytes:

@@ -60,6 +60,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
     workdir = Path(workdir).absolute()
     settings.check(config, len(hosts.devices()), hosts.place()[1])
     with Stopping() as stopping, hosts.alone(), contextlib.ExitStack() as stack:
+        hosts.check_same(settings.without_places(config), "config")
         hosts.by_main(lambda: _begin(workdir, stack))
         with hosts.agreed():
             check_shared(workdir)

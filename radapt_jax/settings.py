@@ -237,6 +237,12 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
         )
 
 
+def without_places(config: ConfigDict) -> dict[str, Any]:
+    """Return the entries of a config that all processes of a run must share."""
+    entries = _flat(json.loads(config.to_json_best_effort()))
+    return {key: it for key, it in entries.items() if key.split(".")[-1] not in ("dir", "cache")}
+
+
 def remember(config: ConfigDict, workdir: Path) -> None:
     """Write <workdir>/config.json."""
     workdir.mkdir(parents=True, exist_ok=True)

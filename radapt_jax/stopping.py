@@ -47,6 +47,10 @@ class Stopping:
         self._held = True
         try:
             yield
+        except Exception as error:
+            if self.asked:
+                raise Stopped(self.asked, f"stopped; meanwhile: {error}") from error
+            raise
         finally:
             self._held = False
         if self.asked:

@@ -61,6 +61,7 @@ def _train(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> list[Train
         while True:
             try:
                 _run(courses, devices, stopping)
+                stopping.asked = hosts.largest(stopping.asked)
                 return [(course.job, *course.exported()) for course in courses]
             except Diverged as diverged:
                 if not rewinds or len(courses) > 1:
@@ -71,7 +72,8 @@ def _train(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> list[Train
 def _run(courses: Sequence[Course], devices: Sequence[jax.Device], stopping: Stopping) -> None:
     """Take all steps that are left; evaluate and save on the way, and when asked to stop."""
     jobs, states = [course.job for course in courses], [course.state for course in courses]
-    engine = (ManyDomains if len(courses) > 1 else OneDomain)(jobs, states, devices)
+    together = jobs[0].config.train.together > 1
+    engine = (ManyDomains if together else OneDomain)(jobs, states, devices)
     first, names = courses[0], ", ".join(job.name for job in jobs)
     for done in range(int(first.state.step) + 1, first.plan.total + 1):
         measured = engine.step(first.batch(done - 1))

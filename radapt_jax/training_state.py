@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -23,6 +24,16 @@ from radapt_jax import files, hosts, trees
 
 log = logging.getLogger(__name__)
 
+# Errors that pass: no permission, too many files, no memory, a file server in trouble.
+PASSING = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EIO,
+    errno.ESTALE,
+)
 Card = dict[str, Any]
 Measured = Mapping[str, Sequence[float]]
 
@@ -45,8 +56,9 @@ class TrainingCheckpoints:
         self._folder = Path(folder).absolute()
         self._leave_out = leave_out
         self._saving: tuple[int, Card, Any] | None = None
-        hosts.by_main(lambda: _clean(self._folder))
-        intact, damaged = _checked(self._folder)
+        steps = hosts.by_main(lambda: _clean(self._folder))
+        with hosts.agreed():  # all have read before one renames
+            intact, damaged = _checked(self._folder, steps)
         self._cards = hosts.by_main(lambda: _set_aside(intact, damaged))
 
     def __enter__(self) -> TrainingCheckpoints:
@@ -143,23 +155,24 @@ def _best(top1: Mapping[int, float]) -> int | None:
     return max(top1, key=lambda step: (top1[step], step), default=None)
 
 
-def _clean(folder: Path) -> None:
-    """Make the folder, and remove what killed saves and removals left."""
+def _clean(folder: Path) -> list[int]:
+    """Make the folder, remove what killed saves and removals left, and return the steps there."""
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in (*folder.glob("*.orbax-checkpoint-tmp*"), *folder.glob(".*.old")):
         shutil.rmtree(leftover, ignore_errors=True)
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def _checked(folder: Path) -> tuple[dict[int, Card], dict[Path, ValueError]]:
+def _checked(folder: Path, steps: Sequence[int]) -> tuple[dict[int, Card], dict[Path, ValueError]]:
     """Return the cards of intact states by step, and what is wrong with the others."""
     intact: dict[int, Card] = {}
     damaged: dict[Path, ValueError] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.isdecimal():
-            try:
-                _, intact[int(path.name)] = _read(path)
-            except ValueError as error:
-                damaged[path] = error
+    for step in steps:
+        path = folder / str(step)
+        try:
+            _, intact[step] = _read(path)
+        except ValueError as error:
+            damaged[path] = error
     return intact, damaged
 
 
@@ -172,8 +185,8 @@ def _set_aside(intact: dict[int, Card], damaged: dict[Path, ValueError]) -> dict
         else "there is no other, training starts from the beginning"
     )
     for path, why in damaged.items():
-        aside = path.with_name(f"damaged-{path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
+        times = len(list(path.parent.glob(f"damaged-{path.name}*")))
+        aside = path.with_name(f"damaged-{path.name}" + (f".{times}" if times else ""))
         os.replace(path, aside)
         log.warning("%s\nIt is now %s; %s.", why, aside, what_next)
     return intact
@@ -184,12 +197,15 @@ def _read(path: Path) -> tuple[dict[str, Any], Card]:
 
     Raises:
       ValueError: they are not what was saved.
+      OSError, MemoryError: they cannot be read now; that tells nothing of what is there.
     """
     try:
+        found = jax.tree.map(np.array, ocp.load(path))  # first: all processes load as often
         card = ocp.metadata(path).custom_metadata
-        found = jax.tree.map(np.array, ocp.load(path))
         intact = card["sha256"] == _fingerprint(found, card)
     except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
+            raise
         raise ValueError(f"the training state {path} is damaged: {error!r}.") from error
     if not intact:
         raise ValueError(

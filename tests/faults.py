@@ -8,6 +8,7 @@ until something is being written.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import random
 import shutil
@@ -81,20 +82,26 @@ def finish(recipe: str, workdir: Path, base: Path) -> str:
     return told
 
 
-def is_writing(workdir: Path) -> bool:
-    return any(any(workdir.parent.glob(f"{workdir.name}*/{pattern}")) for pattern in WRITING)
+def unfinished(workdir: Path) -> set[tuple[str, int]]:
+    """Return what is being written, or was when a run was killed."""
+    found = set()
+    for pattern in WRITING:
+        for path in workdir.parent.glob(f"{workdir.name}*/{pattern}"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((str(path), path.stat().st_ino))
+    return found
 
 
 def interrupt(
     run: subprocess.Popen, how: str, workdir: Path, after: float, in_write: bool, tally: Tally
 ) -> bool:
     """Kill a run after so many seconds, or at the first write after them; False: it had ended."""
-    moment = time.monotonic() + after
+    moment, before = time.monotonic() + after, unfinished(workdir)
     while run.poll() is None and time.monotonic() < moment:
         time.sleep(0.01)
-    while in_write and run.poll() is None and not is_writing(workdir):
+    while in_write and run.poll() is None and not unfinished(workdir) - before:
         time.sleep(0.001)
-    hit = is_writing(workdir)
+    hit = bool(unfinished(workdir) - before)
     if run.poll() is None:
         run.send_signal(HOW[how])
     told, _ = run.communicate(timeout=LONGEST)
@@ -127,7 +134,7 @@ def compare(workdir: Path, whole: Path, tally: Tally) -> None:
         name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
     ]
     assert not different, f"{workdir} differs from {whole} in {sorted(different)}"
-    assert not is_writing(workdir), "half-written files are cleaned"
+    assert not unfinished(workdir), "half-written files are cleaned"
     tally.compared += 1
 
 

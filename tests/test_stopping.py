@@ -162,7 +162,7 @@ def test_rewinding_skips_the_batch(pretrained, cache_dir, tmp_path, monkeypatch)
         signalling(signal.SIGTERM, 6, patch)
         with pytest.raises(Stopped):
             loop.train_and_evaluate(config, tmp_path / "stopped")
-    skipped = json.loads((tmp_path / "once" / "training" / "digits.skipped.json").read_text())
+    skipped = json.loads((tmp_path / "once" / "training" / "digits" / "skipped.json").read_text())
     assert skipped == [1, 5]
     loop.train_and_evaluate(config, tmp_path / "stopped")
     equal(tmp_path / "once", tmp_path / "stopped")

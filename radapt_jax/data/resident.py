@@ -22,7 +22,7 @@ class DevicePixels:
 
     Args:
       split: the images.
-      put: places an array on all devices, as `steps.replicate` does.
+      put: places an array on all devices, as `update.replicate` does.
       devices: where to.
 
     Raises:
