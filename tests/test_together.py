@@ -134,7 +134,7 @@ def test_domains_at_once_get_what_they_get_alone(kind, devices, digits, faces, c
     few = dataclasses.replace(
         digits, domain=dataclasses.replace(digits.domain, name="few", adapter_decay=0.1)
     )
-    changes = {"train.label_smoothing": 0.1, "optim.learning_rate": 0.02}
+    changes = {"train.label_smoothing": 0.1, "optim.learning_rate": 0.005}
     jobs = jobs_of((digits, faces, few), kind, cache_dir, **changes)
     if kind == "parallel":
         jobs = [
