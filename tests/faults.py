@@ -147,18 +147,24 @@ def torture(
     draw: random.Random,
     tally: Tally,
 ) -> None:
-    """Kill one run up to `kills` times, let it end, and compare it with `<base>/<recipe>`."""
-    workdir = folder / f"{recipe}-{tally.compared}"
-    for _ in range(kills):
-        how = draw.choices(list(HOW), weights=(2, 1, 1))[0]
-        after, in_write = draw.uniform(0, seconds), draw.random() < 0.5
-        run = start(recipe, workdir, base)
-        tally.resumes += workdir.exists()
-        if not interrupt(run, how, workdir, after, in_write, tally):
-            break
-    finish(recipe, workdir, base)
-    compare(workdir, base / recipe, tally)
-    shutil.rmtree(workdir)
+    """Kill one run up to `kills` times, let it end, and compare it with `<base>/<recipe>`.
+
+    One that ends before it is hit is compared too, and another is started.
+    """
+    hits = 0
+    while not hits:
+        workdir = folder / f"{recipe}-{tally.compared}"
+        for _ in range(kills):
+            how = draw.choices(list(HOW), weights=(2, 1, 1))[0]
+            after, in_write = draw.uniform(0, 0.8 * seconds), draw.random() < 0.5
+            run = start(recipe, workdir, base)
+            tally.resumes += workdir.exists()
+            if not interrupt(run, how, workdir, after, in_write, tally):
+                break
+            hits += 1
+        finish(recipe, workdir, base)
+        compare(workdir, base / recipe, tally)
+        shutil.rmtree(workdir)
 
 
 def full_disk(recipe: str, base: Path, folder: Path, tally: Tally) -> None:

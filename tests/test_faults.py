@@ -18,7 +18,7 @@ def test_killed_runs_end_as_if_they_had_not_been(seed, base, tmp_path):
     tally = faults.Tally()
     seconds = took["scratch"]
     faults.torture("scratch", folder, tmp_path, seconds, 3, random.Random(seed), tally)
-    assert tally.compared == 1
+    assert tally.compared >= 1
     assert sum(tally.kills.values()) >= 1, tally
 
 
