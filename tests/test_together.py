@@ -62,6 +62,9 @@ def test_a_batch_in_parts_has_the_mean_gradient_of_its_parts(digits):
             np.testing.assert_allclose(measured[name], expected, rtol=1e-12)
 
 
+@pytest.mark.skipif(
+    jax.version.__version_info__ < (0, 12), reason="XLA's CPU computes the parts side by side"
+)
 def test_parts_take_less_memory():
     """What the compiled step needs for itself, by XLA's own account."""
     spec = spec_of("parallel", 0.25)
