@@ -109,20 +109,13 @@ def load_member(workdir: str | Path, name: str) -> Member:
       ValueError: `name` is none of a domain, the card is another domain's, or shapes, dtypes or
         values are not those it tells of.
     """
-    check_name(name)
 
     def load(folder: Path) -> Member:
-        return _load_member(folder, name, workdir)
+        card, empty = _described(folder, name, workdir)
+        member = dataclasses.replace(empty, variables=_load(folder, empty.abstract()))
+        return member.verified(card["sha256"], str(folder))
 
-    return _steadily(load, Path(workdir).absolute() / "domains" / name)
-
-
-def _load_member(folder: Path, name: str, workdir: str | Path) -> Member:
-    card = read_card(folder, f"domain {name!r}", lambda: _there(workdir))
-    empty = Member.from_card(card, {name: {} for name in card.get("collections", [])}, str(folder))
-    _check_name(folder, empty.domain.name)
-    member = dataclasses.replace(empty, variables=_load(folder, empty.abstract()))
-    return member.verified(card["sha256"], str(folder))
+    return _steadily(load, _domain_folder(workdir, name))
 
 
 def read_member_card(workdir: str | Path, name: str) -> Domain:
@@ -132,15 +125,28 @@ def read_member_card(workdir: str | Path, name: str) -> Domain:
       FileNotFoundError: no such domain there.
       ValueError: `name` is none of a domain, or the card is another domain's or none.
     """
-    check_name(name)
 
     def read(folder: Path) -> Domain:
-        card = read_card(folder, f"domain {name!r}", lambda: _there(workdir))
-        domain = Member.from_card(card, {}, str(folder)).domain
-        _check_name(folder, domain.name)
-        return domain
+        return _described(folder, name, workdir)[1].domain
 
-    return _steadily(read, Path(workdir).absolute() / "domains" / name)
+    return _steadily(read, _domain_folder(workdir, name))
+
+
+def _domain_folder(workdir: str | Path, name: str) -> Path:
+    check_name(name)
+    return Path(workdir).absolute() / "domains" / name
+
+
+def _described(folder: Path, name: str, workdir: str | Path) -> tuple[dict[str, Any], Member]:
+    """Return the card of a domain, and the member that it describes, without its variables."""
+    card = read_card(folder, f"domain {name!r}", lambda: f"Domains there: {list_members(workdir)}.")
+    empty = Member.from_card(card, {key: {} for key in card.get("collections", [])}, str(folder))
+    if empty.domain.name != name:
+        raise ValueError(
+            f"{folder} holds domain {empty.domain.name!r}; expected {name!r}. Give the folder its "
+            "old name, and add the domain under the new one: family.add."
+        )
+    return card, empty
 
 
 def list_members(workdir: str | Path) -> list[str]:
@@ -149,19 +155,6 @@ def list_members(workdir: str | Path) -> list[str]:
     found = {path.parent.name for path in folder.glob(f"*/{CARD}")}
     old = {name[1:-4] for name in found if name.startswith(".") and name.endswith(".old")}
     return sorted({name for name in found if not name.startswith(".")} | old)
-
-
-def _check_name(folder: Path, found: str) -> None:
-    name = folder.name.removeprefix(".").removesuffix(".old")  # moved aside, in a replacement
-    if found != name:
-        raise ValueError(
-            f"{folder} holds domain {found!r}; expected {name!r}. Give the folder its old name, "
-            "and add the domain under the new one: family.add."
-        )
-
-
-def _there(workdir: str | Path) -> str:
-    return f"Domains there: {list_members(workdir)}."
 
 
 def read_card(folder: Path, what: str, hint: Callable[[], str]) -> dict[str, Any]:

@@ -87,6 +87,16 @@ def test_changed_values_are_refused(member, tmp_path):
         checkpoint.load_member(tmp_path, "digits")
 
 
+@pytest.mark.parametrize("name", ["digits.old", "digits.new"])
+def test_a_name_that_looks_like_a_leftover(name, member, tmp_path):
+    named = dataclasses.replace(member, domain=dataclasses.replace(member.domain, name=name))
+    checkpoint.save_member(named, tmp_path)
+    checkpoint.clean(tmp_path)
+    assert checkpoint.list_members(tmp_path) == [name]
+    assert checkpoint.load_member(tmp_path, name).domain == named.domain
+    assert checkpoint.read_member_card(tmp_path, name) == named.domain
+
+
 def test_a_killed_save_leaves_the_old_one(member, tmp_path, monkeypatch):
     checkpoint.save_member(member, tmp_path)
 
