@@ -13,27 +13,31 @@ from radapt_jax.member import Member
 
 
 class Bank:
-    """Domains by name. Those on disk are read when they are first asked for.
+    """Domains by name; see `open` for those that are on disk.
 
     Args:
-      on_disk: class counts of domains that `read` can read, by name.
-      read: reads one.
-      at_most: so many of those on disk are held in memory, the last used ones; None: no limit.
       forget: is told the name of one that is no longer held, or has been replaced.
     """
 
-    def __init__(
-        self,
-        on_disk: Mapping[str, int],
-        read: Callable[[str], Member],
-        at_most: int | None,
-        forget: Callable[[str], None],
-    ) -> None:
-        self._on_disk, self._read, self.at_most = dict(on_disk), read, at_most
+    at_most: int | None = None  # of those on disk that are held in memory; None: all are held
+    _read: Callable[[str], Member]
+
+    def __init__(self, forget: Callable[[str], None]) -> None:
         self._forget = forget
+        self._on_disk: dict[str, int] = {}  # class counts
         self._lock = threading.RLock()
         self._members: dict[str, Member] = {}  # those on disk in the order of their use
         self._arrays: dict[str, dict[str, Any]] = {}
+
+    def open(self, on_disk: Mapping[str, int], read: Callable[[str], Member], at_most: int) -> None:
+        """Add domains that are on disk, to be read when they are first asked for.
+
+        Args:
+          on_disk: their class counts, by name.
+          read: reads one.
+          at_most: so many of them are held in memory, the last used ones.
+        """
+        self._on_disk, self._read, self.at_most = dict(on_disk), read, at_most
 
     @property
     def names(self) -> set[str]:

@@ -44,15 +44,22 @@ class Course:
     Args:
       job: the domain.
       workdir: of the run.
-      index: its place among those that are trained at once.
       devices: for evaluation.
+
+    Attributes:
+      index: its place among those that are trained at once.
+      skipped: batches that are left out.
+      state: after the last step that is saved, once the course is entered.
     """
 
-    def __init__(self, job: Job, workdir: Path, index: int, devices: Sequence[jax.Device]) -> None:
+    state: State
+    index = 0
+
+    def __init__(self, job: Job, workdir: Path, devices: Sequence[jax.Device]) -> None:
         self.job, self.plan = job, job.plan
-        self._workdir, self._index, self._devices = workdir, index, devices
+        self._workdir, self._devices = workdir, devices
         self._folder = workdir / "training" / job.name
-        self.state, self.skipped = job.start(), skipped_before(self._folder)
+        self.skipped = skipped_before(self._folder)
         frozen = ("params",) if self.plan.decay["filters"] is None else ()
         self._checkpoints = TrainingCheckpoints(self._folder, frozen)
 
@@ -73,11 +80,9 @@ class Course:
             _check_same(mains, facts, f"{job.name}: this process has others than process 0")
         path = self._folder.with_name(f"{job.name}.json")
         hosts.by_main(lambda: _check_resumed(path, job.name, facts))
-        if (latest := self._checkpoints.latest) is None:
-            self.state = hosts.by_main(lambda: self.state)
-        else:
-            self.state = self._checkpoints.load(latest, self.state)
-            log.info("%s: resumed at step %d of %d", job.name, latest, plan.total)
+        self._go_on()
+        if self.reached:
+            log.info("%s: resumed at step %d of %d", job.name, self.reached, plan.total)
         if self.skipped:
             log.info("%s: batches %s are left out", job.name, self.skipped)
         self._val = pixels_of(job, "val", self._devices) if "val" in job.data.splits else None
@@ -90,9 +95,8 @@ class Course:
         self._log: RunLog | NoLog = NoLog()
         if hosts.is_main():
             self._log = RunLog(
-                self._workdir, job.name, int(self.state.step), plan.total, config.train.batch_size
+                self._workdir, job.name, self.reached, plan.total, config.train.batch_size
             )
-        self._meter = Meter(self._index, self._checkpoints.measured(latest))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -100,6 +104,20 @@ class Course:
             self._log.__exit__()
         finally:
             self._checkpoints.__exit__()
+
+    @property
+    def reached(self) -> int:
+        """The step after which training goes on."""
+        return self._checkpoints.latest or 0
+
+    def _go_on(self) -> None:
+        """Take up the latest checkpoint; without one, the start of process 0."""
+        start, latest = self.job.start(), self._checkpoints.latest
+        if latest is None:
+            self.state = hosts.by_main(lambda: start)
+        else:
+            self.state = self._checkpoints.load(latest, start)
+        self._meter = Meter(self.index, self._checkpoints.measured(latest))
 
     def batch(self, step: int) -> int:
         """Return which batch of the stream a step trains on; skipped ones are left out."""
@@ -120,7 +138,7 @@ class Course:
             self._check(done)
             rate = float(self.plan.schedule(done - 1))
             self._write(done, "train", **self._meter.means(), learning_rate=rate)
-            self._meter = Meter(self._index)
+            self._meter = Meter(self.index)
 
     def stop(self, done: int, state: State) -> None:
         """Evaluate the state on validation images, and save it."""
@@ -134,7 +152,7 @@ class Course:
             found = evaluate(judged, self._val.split.targets, self._val.split.left_out)
             top1 = found["top1"]
             self._write(done, "val", loss=found["loss"], top1=top1)
-        self._meter = Meter(self._index)
+        self._meter = Meter(self.index)
         self._save(done, state, top1)
 
     def pause(self, done: int, state: State) -> None:
@@ -155,16 +173,10 @@ class Course:
         self.skipped.append(self.batch(diverged.step - 1))
         text = json.dumps(self.skipped) + "\n"
         hosts.by_main(lambda: files.write_atomically(_skipped_path(self._folder), text))
-        self.state, latest = self.job.start(), self._checkpoints.latest
-        if latest is not None:
-            self.state = self._checkpoints.load(latest, self.state)
-        self._meter = Meter(self._index, self._checkpoints.measured(latest))
-        self._log.rewind(int(self.state.step))
+        self._go_on()
+        self._log.rewind(self.reached)
         log.warning(
-            "%s: back at step %d, without batch %d",
-            diverged,
-            int(self.state.step),
-            self.skipped[-1],
+            "%s: back at step %d, without batch %d", diverged, self.reached, self.skipped[-1]
         )
 
     def _check(self, done: int) -> None:
@@ -197,13 +209,6 @@ class Course:
 
     def _write(self, done: int, split: str, **values: float) -> None:
         self._log.write(done, done / self.plan.steps_per_epoch, split, **values)
-
-
-def where(job: Job, workdir: Path) -> tuple[int, tuple[int, ...]]:
-    """Return the step from which a domain's training goes on, and the batches it has skipped."""
-    folder = workdir / "training" / job.name
-    with TrainingCheckpoints(folder) as checkpoints:
-        return checkpoints.latest or 0, tuple(skipped_before(folder))
 
 
 def _facts(data: DomainData, plan: Plan) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from radapt_jax import hosts, settings
 from radapt_jax.data import batches
-from radapt_jax.data.loading import DomainData
 from radapt_jax.data.resident import DevicePixels
 from radapt_jax.plan import Job
 from radapt_jax.steps import Measured, make_together_step, make_train_step
@@ -20,7 +19,7 @@ from radapt_jax.update import State, distribute, replicate
 
 def pixels_of(job: Job, split: str, devices: Sequence[jax.Device]) -> Any:
     """Return a split's pixels, on the devices if the config wants them there."""
-    data: DomainData = job.data
+    data = job.data
     if not job.config.data.on_device:
         return batches.HostPixels(data.splits[split], data.domain.size)
     put = functools.partial(replicate, devices=devices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,10 @@ class Family:
         self.fingerprint = shared.fingerprint(joint=False)
         self._joint_fingerprint = shared.fingerprint(joint=True)
         self._params = jax.tree.map(jnp.asarray, shared.params)
-        self._open({}, lambda name: self[name], None)
+        self._bank = Bank(lambda name: self._predictor.forget(name))
+        self._predictor = Predictor(self._params, self._bank)
         for member in members:
             self.add(member.domain.name, member)
-
-    def _open(
-        self, on_disk: Mapping[str, int], read: Callable[[str], Member], at_most: int | None
-    ) -> None:
-        self._bank = Bank(on_disk, read, at_most, lambda name: self._predictor.forget(name))
-        self._predictor = Predictor(self._params, self._bank)
 
     @classmethod
     def load(
@@ -80,7 +75,7 @@ class Family:
             raise ValueError(f"found at_most {at_most}; expected at least 1 domain in memory.")
         family = cls(shared)
         check_apart(names)
-        family._open(
+        family._bank.open(
             {name: checkpoint.read_member_card(workdir, name).num_classes for name in names},
             lambda name: family._fitted(name, checkpoint.load_member(workdir, name)),
             at_most,

@@ -52,10 +52,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
       FloatingPointError: a loss or a gradient is NaN or infinite.
       MemoryError: the device has no room for a step.
       Stopped: SIGTERM or SIGINT came; what is trained was saved.
-      OSError: nothing can be written to the workdir or the cache.
       DomainsFailed: some of several domains could not be trained; the others were.
       BlockingIOError: another process trains in the workdir.
-      OSError: something could not be saved; what was saved before is as it was.
+      OSError: nothing can be written to the workdir or the cache, or something could not be saved;
+        what was saved before is as it was.
     """
     workdir = Path(workdir).absolute()
     settings.check(config, len(hosts.devices()), hosts.place()[1])

@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from radapt_jax import hosts
-from radapt_jax.course import Course, Diverged, where
+from radapt_jax.course import Course, Diverged
 from radapt_jax.engine import ManyDomains, OneDomain
 from radapt_jax.plan import Job
 from radapt_jax.stopping import Stopped, Stopping
@@ -40,40 +40,41 @@ def train_domains(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> Ite
       MemoryError: the device has no room for a step.
       Stopped: a signal asked for it, and what is trained was saved.
     """
-    groups: dict[Any, list[Job]] = {}
+    groups: dict[Any, list[Course]] = {}
     for job in jobs:
-        alike = (str(job.spec), job.data.domain.size, job.plan.total) if len(jobs) > 1 else ()
-        groups.setdefault((alike, *where(job, workdir)), []).append(job)
+        course = Course(job, workdir, hosts.devices())
+        network = (str(job.spec), job.data.domain.size, job.plan.total)
+        alike = (network, course.reached, tuple(course.skipped))
+        groups.setdefault(alike, []).append(course)
     for group in groups.values():
-        yield from _train(group, workdir, stopping)
+        yield from _train(group, stopping)
 
 
-def _train(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> list[Trained]:
+def _train(courses: Sequence[Course], stopping: Stopping) -> list[Trained]:
     """Train a group from where it is to the end."""
-    devices, rewinds = hosts.devices(), jobs[0].config.on_nan == "rewind"
+    config = courses[0].job.config
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopping.held())
-        courses = [
-            stack.enter_context(Course(job, workdir, index, devices))
-            for index, job in enumerate(jobs)
-        ]
-        stack.enter_context(_telling_what_does_not_fit(jobs[0].config))
+        for index, course in enumerate(courses):
+            course.index = index
+            stack.enter_context(course)
+        stack.enter_context(_telling_what_does_not_fit(config))
         while True:
             try:
-                _run(courses, devices, stopping)
+                _run(courses, stopping)
                 stopping.asked = hosts.largest(stopping.asked)
                 return [(course.job, *course.exported()) for course in courses]
             except Diverged as diverged:
-                if not rewinds or len(courses) > 1:
+                if config.on_nan != "rewind" or len(courses) > 1:
                     raise
                 courses[0].rewind(diverged)
 
 
-def _run(courses: Sequence[Course], devices: Sequence[jax.Device], stopping: Stopping) -> None:
+def _run(courses: Sequence[Course], stopping: Stopping) -> None:
     """Take all steps that are left; evaluate and save on the way, and when asked to stop."""
     jobs, states = [course.job for course in courses], [course.state for course in courses]
     together = jobs[0].config.train.together > 1
-    engine = (ManyDomains if together else OneDomain)(jobs, states, devices)
+    engine = (ManyDomains if together else OneDomain)(jobs, states, hosts.devices())
     first, names = courses[0], ", ".join(job.name for job in jobs)
     for done in range(int(first.state.step) + 1, first.plan.total + 1):
         measured = engine.step(first.batch(done - 1))
