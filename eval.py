@@ -7,7 +7,7 @@ Runs on the Visual Decathlon also get the paper's table 1; several runs share on
 
 python eval.py --workdir runs/decathlon/parallel,runs/decathlon/linear --format latex
 python eval.py --workdir runs/decathlon/parallel --submission results.json
-python eval.py --workdir runs/decathlon/parallel --split test --labels DIR
+python eval.py --workdir runs/decathlon/parallel --split test --labels decathlon_labels_test.zip
 """
 
 from typing import Any
@@ -26,7 +26,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "finished runs, comma-separated"
 _DOMAINS = flags.DEFINE_string("domains", "", "comma-separated; default: all")
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "images to evaluate on")
 _CROPS = flags.DEFINE_enum("crops", "1", list(map(str, CROPS)), "views of an image, averaged")
-_LABELS = flags.DEFINE_string("labels", None, "folder of <domain>_test.json: score test images")
+_LABELS = flags.DEFINE_string(
+    "labels", None, "folder or zip of <domain>_test.json: score test images"
+)
 _SUBMISSION = flags.DEFINE_string("submission", None, "write the decathlon's answers to this file")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the images are now, if they moved")
 _CACHE = flags.DEFINE_string("cache", "~/.cache/radapt_jax", "decoded images")

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from radapt_jax import bundle, checkpoint
+from radapt_jax.decathlon_table import points_table
 from radapt_jax.domains import DECATHLON
 from radapt_jax.family import Family
+from radapt_jax.labels import score_submission
+from radapt_jax.tables import STYLES
 
 
 def ls(arguments: argparse.Namespace) -> None:
@@ -85,7 +88,7 @@ def predict(arguments: argparse.Namespace) -> None:
         print(f"{path}\t{classes[best]}\t{probabilities[best]:.3f}")
 
 
-def decathlon(arguments: argparse.Namespace) -> None:
+def prepare(arguments: argparse.Namespace) -> None:
     from radapt_jax.data.decathlon import prepare_decathlon  # tensorflow-datasets loads slowly
 
     domains = arguments.domains.split(",") if arguments.domains else list(DECATHLON)
@@ -95,13 +98,26 @@ def decathlon(arguments: argparse.Namespace) -> None:
     print(f"{arguments.data_dir}: {', '.join(domains)}")
 
 
+def score(arguments: argparse.Namespace) -> None:
+    accuracies = score_submission(arguments.submission, arguments.labels)
+    left_out = [name for name in DECATHLON if name not in accuracies]
+    notes = ["evaluated on the challenge's test split."]
+    if left_out:
+        notes.append(
+            f"{len(accuracies)} of {len(DECATHLON)} domains; without {', '.join(left_out)}."
+        )
+    print(points_table(accuracies, arguments.format, notes=notes))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser; every command names the function that runs it."""
     top = argparse.ArgumentParser("python -m radapt_jax", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(run: Any, summary: str, *names: str) -> argparse.ArgumentParser:
-        found = commands.add_parser(run.__name__, help=summary, description=summary)
+    def command(
+        run: Any, summary: str, *names: str, group: Any = commands
+    ) -> argparse.ArgumentParser:
+        found = group.add_parser(run.__name__, help=summary, description=summary)
         found.set_defaults(run=run)
         for name in names:
             found.add_argument(name)
@@ -120,10 +136,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("workdirs", nargs="+", help="runs on the same shared weights")
     one = command(predict, "classify image files", "workdir", "domain")
     one.add_argument("images", nargs="+")
+    summary = "prepare the Visual Decathlon, or score a submission to it"
+    one = commands.add_parser("decathlon", help=summary, description=summary)
+    group = one.add_subparsers(required=True, metavar="COMMAND")
     summary = "prepare the Visual Decathlon from its official archives"
-    one = command(decathlon, summary, "archives", "data_dir")
+    one = command(prepare, summary, "archives", "data_dir", group=group)
     one.add_argument("--domains", help="comma-separated; all ten if not given")
     one.add_argument("--mirror", help="URL of a folder from which missing archives are fetched")
+    one = command(score, "score a submission's results.json", "submission", group=group)
+    where = "folder or zip file of <domain>_test.json"
+    one.add_argument("--labels", required=True, metavar="PATH", help=where)
+    one.add_argument("--format", choices=list(STYLES), default="text", help="of the table")
     return top
 
 

@@ -1,4 +1,4 @@
-"""The Visual Decathlon's test images: what is submitted, and scoring where labels are at hand."""
+"""The Visual Decathlon's test images: a family's answers, submitted or scored."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from radapt_jax.data.loading import load_test
 from radapt_jax.domains import DECATHLON, decathlon_name
 from radapt_jax.evaluate import Row, challenge_name, judge_domain, open_source, row_of, shown_split
 from radapt_jax.family import Family
+from radapt_jax.labels import accuracy, read_labels
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def _answers(
     if (numbers < 0).any():
         raise ValueError(
             f"domain {name!r}: its test images have no numbers, which a submission needs. Prepare "
-            "them from the official archives: python -m radapt_jax decathlon, and "
+            "them from the official archives: python -m radapt_jax decathlon prepare, and "
             "--config.data.source=decathlon."
         )
     base = DECATHLON[known].category_base
@@ -107,9 +108,13 @@ def write_submission(found: Mapping[str, Sequence[Answer]], path: str | Path) ->
 
 
 def score_answers(
-    family: Family, found: Mapping[str, Sequence[Answer]], labels_dir: str | Path, crops: int = 1
+    family: Family, found: Mapping[str, Sequence[Answer]], labels: str | Path, crops: int = 1
 ) -> list[Row]:
-    """Return one row a domain: its answers judged by `<labels_dir>/<domain>_test.json`.
+    """Return one row a domain: its answers judged by `<domain>_test.json`.
+
+    Args:
+      labels: folder or zip file of these files.
+      crops: views of an image that were averaged, for the table.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -118,36 +123,7 @@ def score_answers(
     there = challenge_domains(family)
     rows = []
     for known, part in found.items():
-        truth = _read_labels(Path(labels_dir).expanduser() / f"{known}_test.json")
-        given = dict(part)
-        if truth.keys() != given.keys():
-            odd = truth.keys() ^ given.keys()
-            raise ValueError(
-                f"domain {known!r}: the labels are of {len(truth):,} images, the answers of "
-                f"{len(given):,}, and {len(odd):,} have only one of the two, such as {min(odd)}. "
-                "Expected labels of just the test images."
-            )
-        right = sum(given[number] == category for number, category in truth.items())
-        top1 = 100 * right / len(truth)
+        truth = read_labels(labels, known)
+        top1 = accuracy(known, part, truth)
         rows.append(row_of(family, there[known], shown_split("test", crops), len(truth), top1))
     return rows
-
-
-def _read_labels(path: Path) -> dict[int, int]:
-    """Return category ids by image id of a COCO-style file."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"found no {path}; expected the COCO-style annotations of a domain's test images. Say "
-            "where they are: --labels DIR."
-        )
-    try:
-        listed = json.loads(path.read_text())["annotations"]
-        found = {int(it["image_id"]): int(it["category_id"]) for it in listed}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not in the COCO format: {error!r}. Expected a list 'annotations' of "
-            "image_id and category_id."
-        ) from error
-    if len(found) < len(listed) or not found:
-        raise ValueError(f"{path} holds {len(listed):,} annotations of {len(found):,} images.")
-    return found

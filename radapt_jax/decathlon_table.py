@@ -151,13 +151,14 @@ def results_of(runs: Mapping[str, Sequence[Row]]) -> list[Result]:
         backbone = 0.0 if any(row.source for row in ours) else 1.0
         trained = " or ".join(dict.fromkeys(row.trained_on for row in ours))
         evaluated = " or ".join(dict.fromkeys(row.split for row in ours))
+        caution = f"; {report.VALIDATION}" if report.misleading(ours) else ""
         results.append(
             Result(
                 label=f"{method} ({name})" if several else method,
                 method=method,
                 ratio=backbone + sum(row.ratio for row in ours) + ours[0].basis,
                 accuracies={row.challenge: row.top1 for row in ours if row.challenge},
-                note=f"trained on {trained}, evaluated on {evaluated}",
+                note=f"trained on {trained}, evaluated on {evaluated}{caution}",
             )
         )
     return results
@@ -195,11 +196,13 @@ def run_tables(
         tables.append(table)
         known = {name: it for name, it in results[0].accuracies.items() if it is not None}
         if len(results) == 1 and known:
-            tables.append(points_table(known, style))
+            tables.append(points_table(known, style, notes=[f"{results[0].note}."]))
     return "\n\n".join(tables)
 
 
-def points_table(accuracies: Mapping[str, float], style: str = "text") -> str:
+def points_table(
+    accuracies: Mapping[str, float], style: str = "text", *, notes: Sequence[str] = ()
+) -> str:
     """Return what each domain brings to the decathlon score, and S in the last line.
 
     The columns are top-1, error and the largest error that still brings nothing, in percent, the
@@ -208,6 +211,7 @@ def points_table(accuracies: Mapping[str, float], style: str = "text") -> str:
     Args:
       accuracies: top-1 in percent by decathlon domain.
       style: "text", "markdown", "csv" or "latex".
+      notes: lines under the table, e.g. what it was evaluated on; CSV has none.
 
     Raises:
       ValueError: an unknown style, or accuracies that `decathlon_points` refuses.
@@ -226,4 +230,4 @@ def points_table(accuracies: Mapping[str, float], style: str = "text") -> str:
     ]
     score = sum(it.points for it in points.values())
     lines.append((f"S{_part(len(points))}", "", "", "", f"{score:.1f}", ""))
-    return render(POINTS_HEADER, lines, style)
+    return render(POINTS_HEADER, lines, style, notes=notes)

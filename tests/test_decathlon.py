@@ -16,6 +16,7 @@ from conftest import ROOT
 from PIL import Image
 
 from radapt_jax import DECATHLON, Family, challenge, decathlon_score, loop
+from radapt_jax.__main__ import main
 from radapt_jax.data.decathlon import prepare_decathlon
 from radapt_jax.data.loading import load_domain
 from radapt_jax.failures import DomainsFailed
@@ -68,7 +69,7 @@ def test_preprocessing_is_that_of_the_original(prepared):
         assert domain.num_classes == facts.num_classes
         assert (data.splits["train"].extents.min(1) == 72).all()
         whole[name] = data.splits["train"].extents
-        assert "test" not in data.splits  # its labels are not public
+        assert "test" not in data.splits  # the archives have no labels of it
     assert whole["daimlerpedcls"].max() >= 144
     assert (whole["aircraft"].max(1) > 72).any()
     joined = {**DEFAULTS, "dir": prepared / "data", "train_on": "train+val"}
@@ -121,11 +122,12 @@ def evaluate(prepared, *flags):
     return done.stdout
 
 
-def test_submission_score_and_table(runs, prepared, tmp_path):
-    """The answers are those of `predict`, their score is that of the labels, the table has both."""
+def test_submission_score_and_table(runs, prepared, tmp_path, capsys):
+    """The score is that of the labels, in a folder or zipped, and of the written file alone."""
+    labels = shutil.make_archive(tmp_path / "labels", "zip", prepared / "archives" / "labels")
     workdir = prepared / "runs" / "decathlon" / "linear"
     flags = ["--workdir", workdir, "--split", "test", "--format", "csv"]
-    flags += ["--submission", tmp_path / "results.json", "--labels", prepared / "archives/labels"]
+    flags += ["--submission", tmp_path / "results.json", "--labels", labels]
     printed = evaluate(prepared, *flags)
     answers = json.loads((tmp_path / "results.json").read_text())
     numbers = [answer["image_id"] for answer in answers]
@@ -133,8 +135,9 @@ def test_submission_score_and_table(runs, prepared, tmp_path):
     assert all(answer.keys() == {"image_id", "category_id"} for answer in answers)
     truth = {}
     for name in DECATHLON:
-        labels = json.loads((prepared / "archives" / "labels" / f"{name}_test.json").read_text())
-        truth[name] = {it["image_id"]: it["category_id"] for it in labels["annotations"]}
+        content = (prepared / "archives" / "labels" / f"{name}_test.json").read_text()
+        notes = json.loads(content)["annotations"]
+        truth[name] = {it["image_id"]: it["category_id"] for it in notes}
     assert sorted(number for part in truth.values() for number in part) == numbers
     given = {answer["image_id"]: answer["category_id"] for answer in answers}
     top1 = {
@@ -148,6 +151,11 @@ def test_submission_score_and_table(runs, prepared, tmp_path):
     assert ours["note"] == "trained on train, evaluated on test"
     assert published["method"].startswith("published: Feature extractor")
     assert float(published["S"]) == pytest.approx(544, abs=2.5)
+    command = ["decathlon", "score", str(tmp_path / "results.json"), "--format", "csv"]
+    main([*command, "--labels", str(prepared / "archives" / "labels")])
+    scored = {line["domain"]: line for line in csv.DictReader(capsys.readouterr().out.splitlines())}
+    assert float(scored["S"]["points"]) == pytest.approx(float(ours["S"]), abs=0.06)
+    assert all(float(scored[name]["accuracy %"]) == round(top1[name], 2) for name in DECATHLON)
 
 
 def _points(item):

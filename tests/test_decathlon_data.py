@@ -334,7 +334,7 @@ def _other_format(name, content):
 def test_contradictions_are_named(make, tmp_path, edit, message):
     with pytest.raises(ValueError, match=message):
         prepare_dtd(tmp_path, make(edit=edit))
-    with pytest.raises(FileNotFoundError, match="python -m radapt_jax decathlon"):
+    with pytest.raises(FileNotFoundError, match="python -m radapt_jax decathlon prepare"):
         open_decathlon("dtd", tmp_path / "out")
 
 
@@ -388,11 +388,13 @@ def test_what_is_prepared_is_left_alone(made, tmp_path, capsys):
     _, _, data_dir = made
     stamps = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
     prepare_decathlon(tmp_path / "nowhere", data_dir)
-    main(["decathlon", str(tmp_path / "nowhere"), str(data_dir), "--domains", "dtd,svhn"])
+    main(
+        ["decathlon", "prepare", str(tmp_path / "nowhere"), str(data_dir), "--domains", "dtd,svhn"]
+    )
     assert "dtd, svhn" in capsys.readouterr().out
     assert stamps == {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
     with pytest.raises(SystemExit, match=r"error: .* lacks 2 of 2 archives"):
-        main(["decathlon", str(tmp_path / "nowhere"), str(tmp_path), "--domains", "dtd"])
+        main(["decathlon", "prepare", str(tmp_path / "nowhere"), str(tmp_path), "--domains", "dtd"])
 
 
 KILLED = """

@@ -8,7 +8,14 @@ import re
 import pytest
 
 from radapt_jax import report, tables
-from radapt_jax.decathlon_table import HEADER, SHORT, Result, decathlon_table, points_table
+from radapt_jax.decathlon_table import (
+    HEADER,
+    SHORT,
+    Result,
+    decathlon_table,
+    points_table,
+    run_tables,
+)
 from radapt_jax.domains import DECATHLON
 from radapt_jax.evaluate import Row
 from radapt_jax.published import published
@@ -147,6 +154,24 @@ def test_table_of_a_run():
     assert "\n% 2 domains: " in report.table(ROWS, "latex")
     line = parse(report.table(ROWS, "csv"))[0]
     assert (line["parameters"], line["evaluated on"]) == ("1234567", "val (26040)")
+
+
+@pytest.mark.parametrize("style", tables.STYLES)
+def test_validation_figures_of_the_decathlon_say_that_they_mislead(style):
+    """Under each table, once for each line of ours; not for test images or those of others."""
+
+    def printed(split, challenge):
+        row = dataclasses.replace(ROWS[0], split=split, challenge=challenge)
+        return run_tables({"run": [row]}, style)
+
+    misleading = printed("val, 10 crops", "svhn")
+    assert "44 % on val and 64 % on test of aircraft" in misleading.replace(r"\%", "%")
+    alone = style in ("csv", "latex")  # table 1
+    assert misleading.count(report.VALIDATION) == (1 if alone else 3)
+    assert report.VALIDATION not in printed("test", "svhn")
+    assert report.VALIDATION not in printed("val", None)
+    table = report.table([dataclasses.replace(ROWS[0], challenge="svhn")], style)
+    assert (report.VALIDATION in table) == (style != "csv")
 
 
 def test_unknown_style_and_ragged_lines():

@@ -1,6 +1,6 @@
 """The Visual Decathlon: the recipes of CVPR 2018's table 1, nine domains in one launch each.
 
-    python -m radapt_jax decathlon ARCHIVES data
+    python -m radapt_jax decathlon prepare ARCHIVES data
     python train.py --config configs/decathlon/pretrain.py --workdir runs/decathlon/pretrain
     python train.py --config configs/decathlon/parallel.py --workdir runs/decathlon/parallel
     python eval.py --workdir runs/decathlon/parallel

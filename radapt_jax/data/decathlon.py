@@ -43,7 +43,7 @@ def prepare_decathlon(
     """Prepare domains of the Visual Decathlon that are not yet prepared, for `open_decathlon`.
 
     The archives that these domains need are checked once, by size and sha256; images are read
-    from them in place and keep their bytes. Labels of test images are not public: they are -1.
+    from them in place and keep their bytes. Test images have no labels there: they get -1.
 
     Args:
       archives: folder with decathlon-1.0-devkit.tar.gz, decathlon-1.0-data.tar.gz and (for

@@ -97,7 +97,7 @@ def open_decathlon(name: str, data_dir: str | Path) -> Source:
     raise FileNotFoundError(
         f"domain {name!r}: found neither of {', '.join(DECATHLON_DATASETS)} with {domain!r} in "
         f"{data_dir}. Prepare it from the official archives: python -m radapt_jax decathlon "
-        f"ARCHIVES {data_dir} --domains {domain}"
+        f"prepare ARCHIVES {data_dir} --domains {domain}"
     )
 
 
