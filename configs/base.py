@@ -8,7 +8,7 @@ from ml_collections import config_dict
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
-    config.method = ""  # name of the recipe, for tables
+    config.method = ""  # for tables: the recipe's name, which is checked, or one of your own
     config.domains = ""  # comma-separated; each is trained in turn
     config.init_from = ""  # a finished run, for its shared weights; "": start at random
     config.start = "backbone"  # a domain's first weights: "backbone" (init_from's) or "random"

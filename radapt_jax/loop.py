@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from radapt_jax import checkpoint, compress, compression, hosts, optim, report, settings, trees
+from radapt_jax import (
+    checkpoint,
+    compress,
+    compression,
+    hosts,
+    methods,
+    optim,
+    report,
+    settings,
+    trees,
+)
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.loading import DomainData, load_domain, load_splits
 from radapt_jax.evaluate import Row, evaluate_family, open_source
@@ -325,7 +335,7 @@ def _add(
         domain=job.data.domain,
         spec=spec,
         variables=variables,
-        method=spec.adapter if config.compress.kind else config.method,
+        method=methods.label(config),
         data=job.data.spec,
         images={split: len(part) for split, part in job.data.splits.items()},
         results=results,

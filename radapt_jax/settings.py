@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from radapt_jax import compression, files, optim, values
+from radapt_jax import compression, files, methods, optim, values
 from radapt_jax.data import loading
 from radapt_jax.data.loading import DataSpec
 from radapt_jax.domains import check_apart, check_name
@@ -130,7 +130,9 @@ def check(config: ConfigDict, devices: int, processes: int = 1) -> None:
         )
     schedule(config, total_steps=100)
     rank_rule(config)
-    model_spec(config).build(1)
+    spec = model_spec(config)
+    spec.build(1)
+    methods.check(config, spec, alone=len(domains) == 1)
 
 
 def _entry(config: ConfigDict, name: str) -> Any:
