@@ -15,6 +15,7 @@ from radapt_jax import (
     checkpoint,
     compress,
     compression,
+    files,
     hosts,
     methods,
     optim,
@@ -67,7 +68,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
       OSError: nothing can be written to the workdir or the cache, or something could not be saved;
         what was saved before is as it was.
     """
-    workdir = Path(workdir).absolute()
+    workdir = files.located(workdir)
     settings.check(config, len(hosts.devices()), hosts.place()[1])
     with Stopping() as stopping, hosts.alone(), contextlib.ExitStack() as stack:
         hosts.check_same(settings.without_places(config), "config")
