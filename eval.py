@@ -19,6 +19,7 @@ from radapt_jax.data.batches import CROPS
 from radapt_jax.decathlon_table import run_tables
 from radapt_jax.evaluate import evaluate_family
 from radapt_jax.family import Family
+from radapt_jax.files import located
 from radapt_jax.settings import DTYPES, names
 from radapt_jax.tables import STYLES
 
@@ -61,7 +62,7 @@ def main(_: list[str]) -> None:
         family = Family.load(workdir)
         answers = challenge.answers(family, domains, **options)
         if _SUBMISSION.value:
-            challenge.write_submission(answers, _SUBMISSION.value)
+            challenge.write_submission(answers, located(_SUBMISSION.value))
             print(f"{_SUBMISSION.value}: {sum(map(len, answers.values())):,} images.")
         if _LABELS.value:
             runs[workdir] = challenge.score_answers(

@@ -8,7 +8,7 @@ from ml_collections import config_dict
 
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
-    config.method = ""  # name of the recipe, for tables
+    config.method = ""  # for tables: the recipe's name, which is checked, or one of your own
     config.domains = ""  # comma-separated; each is trained in turn
     config.init_from = ""  # a finished run, for its shared weights; "": start at random
     config.start = "backbone"  # a domain's first weights: "backbone" (init_from's) or "random"
@@ -74,11 +74,12 @@ def get_config() -> config_dict.ConfigDict:
     config.optim.drop_at = (80 / 120, 100 / 120)  # fractions of the run
     config.optim.drop_by = 0.1  # factor at each drop
     config.optim.warmup = 0.0  # fraction of the run with a linearly rising rate
-    config.optim.decay = config_dict.ConfigDict()  # weight decay by label; None freezes
+    # Weight decay by label; None freezes. References stay numbers where a recipe sets None.
+    config.optim.decay = config_dict.ConfigDict()
     config.optim.decay.filters = config_dict.placeholder(float)  # shared 3x3 filters
-    config.optim.decay.adapters = 5e-4  # where the domain does not set its own
-    config.optim.decay.norms = 5e-4
-    config.optim.decay.head = 5e-4
+    config.optim.decay.adapters = config_dict.FieldReference(5e-4)  # a domain may set its own
+    config.optim.decay.norms = config_dict.FieldReference(5e-4)
+    config.optim.decay.head = config_dict.FieldReference(5e-4)
 
     config.on_nan = "stop"  # or "rewind": go back to the last checkpoint and skip the batch
     config.export = "latest"  # which state becomes the domain: "latest" or "best" on validation

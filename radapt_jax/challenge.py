@@ -78,7 +78,7 @@ def _answers(
     if (numbers < 0).any():
         raise ValueError(
             f"domain {name!r}: its test images have no numbers, which a submission needs. Prepare "
-            "them from the official archives: python -m radapt_jax decathlon prepare, and "
+            "them from the official archives (python -m radapt_jax decathlon prepare), and train with "
             "--config.data.source=decathlon."
         )
     base = DECATHLON[known].category_base

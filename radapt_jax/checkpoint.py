@@ -66,7 +66,7 @@ class Shared:
 
 def save_shared(shared: Shared, workdir: str | Path) -> None:
     """Write `<workdir>/shared`, replacing what is there."""
-    _replace(Path(workdir).absolute() / "shared", {"params": shared.params}, shared.card())
+    _replace(files.located(workdir) / "shared", {"params": shared.params}, shared.card())
 
 
 def load_shared(workdir: str | Path) -> Shared:
@@ -76,7 +76,7 @@ def load_shared(workdir: str | Path) -> Shared:
       FileNotFoundError: no shared weights there.
       ValueError: the arrays are not those that were saved.
     """
-    return _steadily(_load_shared, Path(workdir).absolute() / "shared")
+    return _steadily(_load_shared, files.located(workdir) / "shared")
 
 
 def _load_shared(folder: Path) -> Shared:
@@ -97,7 +97,7 @@ def _load_shared(folder: Path) -> Shared:
 
 def save_member(member: Member, workdir: str | Path) -> None:
     """Write `<workdir>/domains/<name>`, replacing what is there."""
-    folder = Path(workdir).absolute() / "domains" / member.domain.name
+    folder = files.located(workdir) / "domains" / member.domain.name
     _replace(folder, dict(member.variables), member.card())
 
 
@@ -134,7 +134,7 @@ def read_member_card(workdir: str | Path, name: str) -> Domain:
 
 def _domain_folder(workdir: str | Path, name: str) -> Path:
     check_name(name)
-    return Path(workdir).absolute() / "domains" / name
+    return files.located(workdir) / "domains" / name
 
 
 def _described(folder: Path, name: str, workdir: str | Path) -> tuple[dict[str, Any], Member]:
@@ -151,7 +151,7 @@ def _described(folder: Path, name: str, workdir: str | Path) -> tuple[dict[str, 
 
 def list_members(workdir: str | Path) -> list[str]:
     """Return the names of the domains saved under a workdir, sorted."""
-    folder = Path(workdir) / "domains"
+    folder = files.located(workdir) / "domains"
     found = {path.parent.name for path in folder.glob(f"*/{CARD}")}
     old = {name[1:-4] for name in found if name.startswith(".") and name.endswith(".old")}
     return sorted({name for name in found if not name.startswith(".")} | old)
@@ -166,7 +166,7 @@ def read_card(folder: Path, what: str, hint: Callable[[], str]) -> dict[str, Any
 
 def clean(workdir: str | Path) -> None:
     """Put right what killed saves left; for the process alone that writes there."""
-    workdir = Path(workdir)
+    workdir = files.located(workdir)
     domains = (workdir / "domains").glob(".*.*")
     names = {leftover.stem[1:] for leftover in domains if leftover.suffix in (".new", ".old")}
     for folder in (workdir / "shared", *(workdir / "domains" / name for name in names)):

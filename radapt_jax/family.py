@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from radapt_jax import bundle, checkpoint, exporting, serving, trees
+from radapt_jax import bundle, checkpoint, exporting, files, serving, trees
 from radapt_jax.bank import Bank
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.images import centre_crop, decode
@@ -88,7 +88,7 @@ class Family:
         Raises:
           ValueError: there are other shared weights at `path`. Nothing is written then.
         """
-        if (Path(path) / "shared").exists():
+        if (files.located(path) / "shared").exists():
             there = checkpoint.load_shared(path).fingerprint(joint=True)
             if there != self._joint_fingerprint:
                 raise ValueError(

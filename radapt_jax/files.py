@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def located(path: str | Path) -> Path:
+    """Return a path that users wrote as an absolute one, `~` being their home."""
+    return Path(path).expanduser().absolute()
+
+
 def write_synced(path: Path, text: str) -> None:
     """Write a text file, and wait until it is on the disk."""
     with open(path, "w", encoding="utf-8", newline="") as file:

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from radapt_jax import checkpoint, compress, compression, hosts, optim, report, settings, trees
+from radapt_jax import (
+    checkpoint,
+    compress,
+    compression,
+    files,
+    hosts,
+    methods,
+    optim,
+    report,
+    settings,
+    trees,
+)
 from radapt_jax.checkpoint import Shared
 from radapt_jax.data.loading import DomainData, load_domain, load_splits
 from radapt_jax.evaluate import Row, evaluate_family, open_source
@@ -57,7 +68,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Row]:
       OSError: nothing can be written to the workdir or the cache, or something could not be saved;
         what was saved before is as it was.
     """
-    workdir = Path(workdir).absolute()
+    workdir = files.located(workdir)
     settings.check(config, len(hosts.devices()), hosts.place()[1])
     with Stopping() as stopping, hosts.alone(), contextlib.ExitStack() as stack:
         hosts.check_same(settings.without_places(config), "config")
@@ -325,7 +336,7 @@ def _add(
         domain=job.data.domain,
         spec=spec,
         variables=variables,
-        method=spec.adapter if config.compress.kind else config.method,
+        method=methods.label(config),
         data=job.data.spec,
         images={split: len(part) for split, part in job.data.splits.items()},
         results=results,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -103,7 +104,8 @@ def make_schedule(
       kind: "steps" (multiplied by `drop_by` at each of `drop_at`) or "cosine" (down to 0).
       learning_rate: the highest rate.
       total_steps: length of the run.
-      drop_at: fractions of the run; the papers drop at 80 and 100 of 120 epochs.
+      drop_at: fractions of the run; the papers drop at 80 and 100 of 120 epochs. Those that fall
+        on one step, in a short run, all drop there.
       warmup: fraction of the run over which the rate rises linearly from 0.
 
     Raises:
@@ -118,7 +120,8 @@ def make_schedule(
     check("drop_by", drop_by, DROP)
     warmup_steps = round(warmup * total_steps)
     if kind == "steps":
-        drops = {round(at * total_steps) - warmup_steps: drop_by for at in drop_at}
+        at_step = Counter(round(at * total_steps) - warmup_steps for at in drop_at)
+        drops = {step: drop_by**count for step, count in at_step.items()}
         main = optax.piecewise_constant_schedule(learning_rate, drops)
     elif kind == "cosine":
         main = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from radapt_jax import compression, files, optim, values
+from radapt_jax import compression, files, methods, optim, values
 from radapt_jax.data import loading
 from radapt_jax.data.loading import DataSpec
 from radapt_jax.domains import check_apart, check_name
@@ -30,6 +31,8 @@ FREE = (
     "train.log_every",
     "train.together",
 )
+BEGUN_IN = "begun_in"  # in config.json beside the config's entries
+RUNS = ("init_from", "compress.dense")  # entries that name a folder
 DATA = (
     *("source", "dir", "size", "resize", "squash"),
     *("val_fraction", "train_on", "max_unreadable"),
@@ -130,7 +133,9 @@ def check(config: ConfigDict, devices: int, processes: int = 1) -> None:
         )
     schedule(config, total_steps=100)
     rank_rule(config)
-    model_spec(config).build(1)
+    spec = model_spec(config)
+    spec.build(1)
+    methods.check(config, spec, alone=len(domains) == 1)
 
 
 def _entry(config: ConfigDict, name: str) -> Any:
@@ -212,7 +217,10 @@ def domain_options(config: ConfigDict, name: str) -> dict[str, Any]:
 
 
 def check_same(config: ConfigDict, workdir: Path) -> None:
-    """Raise ValueError if <workdir> holds a run whose config differs in what a run must keep."""
+    """Raise ValueError if <workdir> holds a run whose config differs in what a run must keep.
+
+    A folder that is spelt in another way is the same one.
+    """
     path = workdir / "config.json"
     if not path.is_file():
         return
@@ -224,6 +232,10 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
             f"{path} cannot be read: {error}. It says how this run was begun: restore it, or use "
             "another --workdir."
         ) from error
+    begun_in = before.pop(BEGUN_IN, os.getcwd())
+    for key in RUNS:
+        if _place(before.get(key), begun_in) == _place(now.get(key), os.getcwd()):
+            before[key] = now.get(key)
     changed = [
         f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -237,6 +249,13 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
         )
 
 
+def _place(found: Any, cwd: str) -> Path | None:
+    """Return which folder an entry of a config means, where it was read in `cwd`."""
+    if not isinstance(found, str) or not found:
+        return None
+    return Path(cwd, Path(found).expanduser()).resolve()
+
+
 def without_places(config: ConfigDict) -> dict[str, Any]:
     """Return the entries of a config that all processes of a run must share."""
     entries = _flat(json.loads(config.to_json_best_effort()))
@@ -244,10 +263,10 @@ def without_places(config: ConfigDict) -> dict[str, Any]:
 
 
 def remember(config: ConfigDict, workdir: Path) -> None:
-    """Write <workdir>/config.json."""
+    """Write <workdir>/config.json: the config, and the folder that relative paths in it are of."""
     workdir.mkdir(parents=True, exist_ok=True)
-    text = config.to_json_best_effort(indent=1) + "\n"
-    files.write_atomically(workdir / "config.json", text)
+    facts = json.loads(config.to_json_best_effort()) | {BEGUN_IN: os.getcwd()}
+    files.write_atomically(workdir / "config.json", json.dumps(facts, indent=1) + "\n")
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

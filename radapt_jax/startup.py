@@ -11,7 +11,7 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from radapt_jax import hosts
+from radapt_jax import command_line, hosts
 from radapt_jax.failures import DomainsFailed
 from radapt_jax.stopping import Stopped
 
@@ -20,7 +20,7 @@ USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, MemoryError, D
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Run an absl main: our log lines only, errors of the user's as one message, exit code 1;
-    a stop by SIGTERM or SIGINT with exit code 143 or 130.
+    a mistyped flag as one line; a stop by SIGTERM or SIGINT with exit code 143 or 130.
 
     With --verbosity=1, an error comes with its traceback. Of several processes the main one alone
     logs what is no error.
@@ -41,8 +41,6 @@ def run(main: Callable[[list[str]], None]) -> None:
         ours.addHandler(handler)
         ours.setLevel(logging.INFO)
         ours.propagate = False
-        if len(argv) > 1:
-            raise app.UsageError(f"found arguments {argv[1:]}; expected flags (--name=value) only.")
         try:
             main(argv)
         except Stopped as stopped:
@@ -56,4 +54,4 @@ def run(main: Callable[[list[str]], None]) -> None:
             message = error.args[0] if isinstance(error, KeyError) else error
             hosts.stop(f"error: {message}")
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=command_line.parse)

@@ -329,24 +329,41 @@ def test_the_commands(clone, cache_dir):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("recipe", "arguments", "message"),
     [
-        (["--config.optim.learning_rat=1"], 'Did you mean "learning_rate"'),
-        (["--config.domains=svhn"], "config.init_from is empty"),
-        (["--config.domains=svhn", "--config.init_from=runs/none"], "found no shared weights"),
-        (["--config.train.batch_size=many"], "batch_size"),
-        (["svhn"], "found arguments ['svhn']"),
+        ("parallel", ["--config.optim.learning_rat=1"], "closest is --config.optim.learning_rate"),
+        ("paralel", [], "closest is configs/parallel.py"),
+        ("parallel", ["--config.domains=svhn"], "config.init_from is empty"),
+        ("parallel", ["--config.train.batch_size=many"], "batch_size=many: expected a whole"),
+        ("parallel", ["svhn"], "found arguments ['svhn']"),
+        (
+            "parallel",
+            ["--config.domains=svhn", "--config.init_from=runs/none"],
+            "found no shared weights",
+        ),
+        (
+            "parallel",
+            ["--config.domains=svhn", "--config.init_from=x", "--config.optim.decay.adapters=None"],
+            "call the run what it is: --config.method=my_parallel",
+        ),
     ],
 )
-def test_mistakes_are_answered_in_a_line(arguments, message, clone):
-    done = command(
-        clone, "train.py", "--config", "configs/parallel.py", "--workdir", "runs/x", *arguments
-    )
-    assert done.returncode != 0
+def test_mistakes_are_answered_without_a_traceback(recipe, arguments, message, clone):
+    config = f"configs/{recipe}.py"
+    done = command(clone, "train.py", "--config", config, "--workdir", "runs/x", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
     assert message in done.stderr
-    if "error: " in done.stderr:
-        assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
     assert not (clone / "runs" / "x").exists()
+
+
+def test_mistakes_of_eval_are_answered_without_a_traceback(clone):
+    done = command(clone, "eval.py", "--workdir", "runs/x", "--data_dirr=x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: Unknown command line flag 'data_dirr'. Did you mean")
+    assert "Traceback" not in done.stderr
 
 
 def test_eight_devices_are_here():

@@ -10,7 +10,7 @@ from conftest import ROOT
 FLOORS = [
     {
         *("version", "values", "writable", "trees", "files", "hosts", "layers", "metrics"),
-        *("stopping", "tables"),
+        *("stopping", "tables", "command_line"),
     },
     {"domains"},
     {"data.sources", "data.images", "data.archives", "labels"},
@@ -29,7 +29,7 @@ FLOORS = [
     {"fuse", "serving", "update", "checkpoint", "bundle", "bank"},
     {"exporting", "steps", "folded", "predictor"},
     {"family"},
-    {"compression"},
+    {"compression", "methods"},
     {"settings"},
     {"evaluate", "plan"},
     {"challenge", "failures", "logs", "engine"},

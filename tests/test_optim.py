@@ -79,6 +79,16 @@ def test_schedules():
     np.testing.assert_allclose(found, [0.05, 0.1, 0.01], rtol=1e-6)
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_drops_on_one_step_are_all_taken(warmup):
+    """80 and 100 of 120 epochs fall on step 3 of a run of 4, once it is rounded; so do doubles."""
+    for total, drop_at in ((4, (2 / 3, 5 / 6)), (8, (0.5, 0.5))):
+        rate = optim.make_schedule("steps", 0.1, total, drop_at=drop_at, warmup=warmup)
+        drop = round(drop_at[0] * total)
+        found = [float(rate(step)) for step in (drop - 1, drop, total)]
+        np.testing.assert_allclose(found, [0.1, 0.001, 0.001], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

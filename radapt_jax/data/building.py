@@ -52,7 +52,8 @@ def build(
       OSError: nothing can be written there.
       ValueError: see `cache.load_split`.
     """
-    check_writable(folder.parent, "Decoded images are kept there: set config.data.cache (--cache).")
+    flags = "--config.data.cache=DIR (train.py) or --cache=DIR (eval.py)"
+    check_writable(folder.parent, f"Keep decoded images elsewhere: {flags}.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     try:
@@ -97,7 +98,7 @@ def check_unreadable(
         raise ValueError(
             f"domain {name!r}: {len(unreadable):,} of {images + len(unreadable):,} images of "
             f"{split} cannot be read, {share:.2%} may be. The first: {unreadable[0][0]}\n"
-            "Mend or remove them, or leave them out with --config.data.max_unreadable=SHARE."
+            "Mend or remove them, or train without them: --config.data.max_unreadable=SHARE."
         )
 
 

@@ -38,7 +38,7 @@ def open_embedded(name: str) -> Source:
     if name not in DOMAINS:
         raise ValueError(
             f"found embedded domain {name!r}; expected one of {sorted(DOMAINS)}. For images of "
-            "your own use --config.data.source=folder --config.data.dir=DIR."
+            "your own train with --config.data.source=folder --config.data.dir=DIR."
         )
     classes, load = DOMAINS[name]
 

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from radapt_jax.data.archives import files_of, readable
 from radapt_jax.data.images import MAX_BYTES
-from radapt_jax.data.sources import SPLITS, Example, Source
+from radapt_jax.data.sources import DIR_FLAGS, SPLITS, Example, Source
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def open_folder(name: str, root: str | Path) -> Source:
         listing = ", ".join(there[:20]) if there else "nothing"
         raise FileNotFoundError(
             f"domain {name!r}: found neither {folder}/ nor {folder}.tar[.gz] ({root} holds "
-            f"{listing}). Say where the images are: --config.data.dir=DIR with "
-            "DIR/<domain>/<split>/<class>/<image>, or choose another --config.data.source."
+            f"{listing}). Say where DIR/<domain>/<split>/<class>/<image> are: {DIR_FLAGS}; or "
+            "train with another --config.data.source."
         )
     found = {split: files for split, files in members.items() if files}
     if "train" not in found:

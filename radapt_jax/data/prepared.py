@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from radapt_jax.data.sources import Example, Source
+from radapt_jax.data.sources import DIR_FLAGS, Example, Source
 from radapt_jax.domains import DECATHLON, decathlon_name
 
 # As prepared by us, and by tensorflow-datasets' own builder.
@@ -96,8 +96,8 @@ def open_decathlon(name: str, data_dir: str | Path) -> Source:
         return source
     raise FileNotFoundError(
         f"domain {name!r}: found neither of {', '.join(DECATHLON_DATASETS)} with {domain!r} in "
-        f"{data_dir}. Prepare it from the official archives: python -m radapt_jax decathlon "
-        f"prepare ARCHIVES {data_dir} --domains {domain}"
+        f"{data_dir}. Say where it is: {DIR_FLAGS}; or prepare it from the official archives: "
+        f"python -m radapt_jax decathlon prepare ARCHIVES {data_dir} --domains {domain}"
     )
 
 
@@ -116,7 +116,7 @@ def _version_folder(dataset: str, data_dir: Path) -> Path:
         raise FileNotFoundError(
             f"tensorflow-datasets {dataset!r}: expected {base}/{version or '<version>'}/"
             f"dataset_info.json, found {there}. Prepare it first with file_format='array_record', "
-            "or say where it is with --config.data.dir=DIR."
+            f"or say where it is: {DIR_FLAGS}."
         )
     return chosen[-1]
 

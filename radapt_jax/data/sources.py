@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 SPLITS = ("train", "val", "test")
+DIR_FLAGS = "--config.data.dir=DIR (train.py) or --data_dir=DIR (eval.py)"  # for messages
 
 
 class Example(NamedTuple):

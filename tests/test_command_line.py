@@ -1,0 +1,85 @@
+"""What is mistyped on a command line is answered in one line; None and numbers can be set."""
+
+import pytest
+from absl import flags
+from conftest import ROOT
+from ml_collections import config_flags
+from test_methods import RECIPES
+
+from radapt_jax import command_line, optim
+
+PARALLEL = ("--config", "configs/parallel.py")
+
+
+def parsed(monkeypatch, *arguments):
+    """Return the config of a command line that starts in a clone."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT))
+    argv, values = ["train.py", *arguments], flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    flags.DEFINE_string("workdir", None, "for the run", flag_values=values)
+    assert command_line.parse(argv, values) == ["train.py"]
+    return values.config
+
+
+@pytest.mark.parametrize("path", RECIPES)
+def test_every_decay_of_every_recipe_can_be_frozen_and_freed(path, monkeypatch):
+    config = parsed(
+        monkeypatch,
+        f"--config={path}.py",
+        *(f"--config.optim.decay.{label}=None" for label in optim.LABELS),
+    )
+    assert config.optim.decay.to_dict() == dict.fromkeys(optim.LABELS)
+    config = parsed(
+        monkeypatch,
+        *("--config", f"{path}.py"),
+        *(f"--config.optim.decay.{label}=1e-3" for label in optim.LABELS),
+    )
+    assert config.optim.decay.to_dict() == dict.fromkeys(optim.LABELS, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            (*PARALLEL, "--config.optim.learning_rat=0.1"),
+            (".optim.learning_rat,", "configs/parallel.py", "is --config.optim.learning_rate:"),
+        ),
+        ((*PARALLEL, "--config.learning_rate=1"), ("is --config.optim.learning_rate:",)),
+        ((*PARALLEL, "--config.lr", "1"), ("--config.lr,", "is --config.optim.learning_rate:")),
+        (("--config=configs/parallel.py", "--config.batch_size=32"), (".train.batch_size:",)),
+        ((*PARALLEL, "--noconfig.data.squish"), ("is --config.data.squash:",)),
+        ((*PARALLEL, "--config.decay.adapter=1"), ("is --config.optim.decay.adapters:",)),
+        ((*PARALLEL, "--config.qqq=1"), ("--config.qqq", "configs/base.py")),
+        ((*PARALLEL, "--config.seed.low=1"), ("--config.seed.low", "configs/base.py")),
+        (
+            (*PARALLEL, "--config.options.svhn.flip=False"),
+            ("options.svhn.flip", "--config.options=\"{'svhn': {...}}\""),
+        ),
+        (("--config", "configs/paralel.py"), ("'configs/paralel.py'", "is configs/parallel.py;")),
+        (("--config", "configs/paralel.py", "--config.seed=1"), ("is configs/parallel.py;",)),
+        (("--config=configs/decathlon/linar.py",), ("is configs/decathlon/linear.py;",)),
+        (("--config=paralel",), ("--config configs/parallel.py.",)),
+        (("--config=elsewhere/zzz.py",), ("'elsewhere/zzz.py'", "linear, norm, parallel")),
+        (("--config=",), ("found no recipe ''", "--config configs/NAME.py")),
+        (("--config.seed=1",), ("--config.seed and no --config", "configs/NAME.py")),
+        ((*PARALLEL, "--config.train.batch_size=many"), (".batch_size=many", "a whole number")),
+        ((*PARALLEL, "--config.optim.momentum=high"), (".momentum=high", "expected a number")),
+        ((*PARALLEL, "--workdirr=x"), ("'workdirr'", "workdir ?")),
+        ((*PARALLEL, "svhn"), ("found arguments ['svhn']", "--name=value")),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_closest(arguments, words, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        parsed(monkeypatch, *arguments)
+    said = stopped.value.code  # text: printed, and the exit code is 1
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    for word in words:
+        assert word in said
+
+
+def test_a_recipe_that_misses_a_file_of_its_own(monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config():\n    return open('weights.json')\n")
+    with pytest.raises(SystemExit, match=r"error: .*weights\.json"):
+        parsed(monkeypatch, "--config", str(tmp_path / "mine.py"))
