@@ -169,8 +169,8 @@ def many(lines):
 
 def serve(*sheets):
     """A column for each network; single products are left to the files."""
+    networks = [figures.one_kind(sheet, ("width", "size", "batch")) for sheet in sheets if sheet]
     sheets = [{row["what"]: row for row in sheet} for sheet in sheets if sheet]
-    networks = [figures.one_kind(sheet.values(), ("width", "size", "batch")) for sheet in sheets]
     shown = [what for what in sheets[0] if "product" not in what]
     shown = [what for what in shown if all(what in sheet for sheet in sheets)]
     found = []

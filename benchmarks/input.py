@@ -99,7 +99,10 @@ def reading(folder, name, shapes, repeats, steps=100):
     """Cut training batches from a cache, and augment them on the device."""
     split = load_split(source_of(name, photographs(4000, shapes)), "train", 72, False, Path(folder))
     domain, device = domain_of(), jax.devices()
-    augmented = jax.jit(lambda batch, resident: augment.network_input(batch, resident, domain))
+    mean, std, size = domain.mean, domain.std, domain.size
+    augmented = jax.jit(
+        lambda batch, resident: augment.network_input(batch, mean, std, resident, size)
+    )
 
     def cut(pixels):
         for step in range(steps):

@@ -148,6 +148,15 @@ def measure(monkeypatch, name, *arguments):
     runpy.run_path(path, run_name="__main__")
 
 
+def module(name):
+    """Return a benchmark as a module, by a name that is not that of the train.py above it."""
+    place = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", place)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
 def test_the_benchmarks_are_those_that_have_flags():
     scripts = (ROOT / "benchmarks").glob("*.py")
     flagged = sorted(it.stem for it in scripts if "machine.add_flags(" in it.read_text())
@@ -176,10 +185,7 @@ def test_the_command_ends_with_an_exit_code_and_says_what_to_do(tmp_path):
 
 
 def test_the_peer_runs_where_ours_does():
-    place = ROOT / "benchmarks" / "train.py"  # there is another train.py
-    spec = importlib.util.spec_from_file_location("benchmark_of_training", place)
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    train = module("train")
     train.check_peer_device("cuda", "gpu")
     train.check_peer_device("cpu", "cpu")
     with pytest.raises(SystemExit, match="found PyTorch running on cpu; expected cuda"):
@@ -317,3 +323,14 @@ def test_a_table_follows_its_file(tmp_path):
     figures.put(path, columns, key, [{**ours, "row": "train norm", "device": "gpu"}])
     with pytest.raises(ValueError, match="expected one device"):
         tables.drawn(first, tmp_path, tmp_path)
+
+
+def test_the_input_benchmark_runs(tmp_path, monkeypatch):
+    """On few images; what it measures is not asserted."""
+    measured = module("input")
+    few = measured.photographs(16, [(72, 72), (72, 96)])
+    monkeypatch.setattr(measured, "photographs", lambda amount, shapes: few)
+    monkeypatch.setattr(measured, "BATCH", 8)
+    found = list(measured.reading(tmp_path, "mixed shapes", [], repeats=1, steps=1))
+    assert len(found) == 3
+    assert all(speed > 0 for _, speeds in found for speed in speeds)
