@@ -2,18 +2,22 @@
 # make test          the tests
 # make test-faults   kills real runs at random moments, at least 20 times, and compares their ends
 # make check         what CI runs: lint, types, tests on the newest and the oldest JAX, quickstart
-# make bench         measures speed on this CPU (PEER=PYTHON, one that has PyTorch, for comparison)
-# make bench-gpu     the same on a GPU, in bfloat16
+# make bench         measures speed on this CPU, and draws tables (PEER=PYTHON, one that has PyTorch,
+#                    for comparison); the tree has to be a commit's
+# make bench-gpu     training on a GPU, in bfloat16, with an environment of its own
+# make tables        draws the tables and pictures of README and docs from the CSV files anew
 # make clean         removes the environments; runs/ stays
 
 PYTHON ?= $(shell sh tools/find_python.sh 3.12 3.13 3.11)
 OLDEST_PYTHON ?= $(shell sh tools/find_python.sh 3.11)
 VENV := .venv
 OLDEST_VENV := .venv-oldest
+CUDA_VENV := .venv-cuda
 RUN := $(VENV)/bin/python
+CUDA_RUN := $(CUDA_VENV)/bin/python
 QUICK := runs/quickstart
 
-.PHONY: bench bench-gpu quickstart test test-faults test-oldest lint types check format clean
+.PHONY: bench bench-gpu tables quickstart test test-faults test-oldest lint types check format clean
 
 quickstart: $(VENV)/.runtime
 	$(RUN) train.py --config configs/quickstart.py:scratch --workdir $(QUICK)/pretrain
@@ -46,11 +50,12 @@ format: $(VENV)/.dev
 
 check: lint types test test-oldest quickstart
 
-$(VENV)/.runtime: pyproject.toml
+$(CUDA_VENV)/.runtime: EXTRA := [cuda]
+$(VENV)/.runtime $(CUDA_VENV)/.runtime: pyproject.toml
 	@test -n "$(PYTHON)"
-	"$(PYTHON)" -m venv $(VENV)
-	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet -e .
+	"$(PYTHON)" -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet -e '.$(EXTRA)'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
@@ -66,22 +71,33 @@ $(OLDEST_VENV)/.dev: pyproject.toml tools/lower_bounds.py
 	$(OLDEST_VENV)/bin/python -m pip install --quiet -c $(OLDEST_VENV)/constraints.txt -e . --group dev
 	touch $@
 
-bench: $(VENV)/.runtime
-	$(RUN) benchmarks/input.py
-	$(RUN) benchmarks/train.py $(if $(PEER),--peer $(PEER))
-	$(RUN) benchmarks/start.py
-	$(RUN) benchmarks/roofline.py
-	$(RUN) benchmarks/chart.py
-	$(RUN) benchmarks/serve.py
+# The allocator takes huge pages, for ours and for the peer; see docs/performance.md.
+HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368
 
-bench-gpu: $(VENV)/.runtime
-	$(RUN) benchmarks/train.py $(if $(PEER),--peer $(PEER) --compile) --batches 1,32,128,1024 \
-	  --dtype bfloat16 --out benchmarks/train_gpu.csv
-	$(RUN) benchmarks/start.py --domain pictures --batch 128 --dtype bfloat16 \
+bench: $(VENV)/.runtime
+	$(RUN) benchmarks/input.py --device cpu
+	$(HUGE_PAGES) $(RUN) benchmarks/train.py --device cpu $(if $(PEER),--peer $(PEER))
+	$(RUN) benchmarks/start.py --device cpu
+	$(RUN) benchmarks/roofline.py --device cpu
+	$(RUN) benchmarks/serve.py --device cpu
+	$(RUN) benchmarks/serve.py --device cpu --width 0.25 --size 32 --out benchmarks/serve_small.csv
+	$(RUN) benchmarks/many.py --device cpu
+	$(MAKE) tables
+
+bench-gpu: $(VENV)/.runtime $(CUDA_VENV)/.runtime
+	$(CUDA_RUN) benchmarks/train.py --device gpu $(if $(PEER),--peer $(PEER) --compile) \
+	  --batches 1,32,128,1024 --dtype bfloat16 --out benchmarks/train_gpu.csv
+	$(CUDA_RUN) benchmarks/start.py --device gpu --domain pictures --batch 128 --dtype bfloat16 \
 	  --out benchmarks/start_gpu.csv
-	$(RUN) benchmarks/roofline.py --train benchmarks/train_gpu.csv --out benchmarks/roofline_gpu.csv
+	$(CUDA_RUN) benchmarks/roofline.py --device gpu --train benchmarks/train_gpu.csv \
+	  --out benchmarks/roofline_gpu.csv
 	$(RUN) benchmarks/chart.py --train benchmarks/train_gpu.csv \
 	  --roofline benchmarks/roofline_gpu.csv --out docs/speed_gpu.png
+	$(MAKE) tables
+
+tables: $(VENV)/.runtime
+	$(RUN) benchmarks/chart.py
+	$(RUN) benchmarks/tables.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV)
+	rm -rf $(VENV) $(OLDEST_VENV) $(CUDA_VENV)

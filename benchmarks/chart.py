@@ -4,6 +4,7 @@
 
 Bars are medians, their lines reach from the least to the most, and a black mark is the roofline
 (benchmarks/roofline.py) where there is one. Each batch has a scale of its own.
+The picture's "Source" is the digest of the rows it was drawn from.
 """
 
 import argparse
@@ -36,10 +37,8 @@ def draw(rows, roofline, path):
     Raises:
       ValueError: the rows are not comparable.
     """
-    kinds = {tuple(row[name] for name in SHARED) for row in rows}
-    if len(kinds) != 1:
-        raise ValueError(f"found rows of {sorted(kinds)}; expected one {', '.join(SHARED)}.")
-    (kind,) = kinds
+    source = figures.digest(rows, roofline)
+    kind = figures.one_kind(rows, SHARED)
     roofline = [row for row in roofline if tuple(row[name] for name in SHARED) == kind]
     batches = sorted({int(row["batch"]) for row in rows})
     figure = Figure(figsize=(3.2 + 2.9 * len(batches), 4.8), layout="constrained")
@@ -62,7 +61,7 @@ def draw(rows, roofline, path):
     device, dtype, size, width = kind
     network = f"ResNet-26, width {width}, {size}x{size} pixels, {dtype}"
     figure.suptitle(f"{network}; {device}", fontsize="medium")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, metadata={"Source": source})
 
 
 def _draw_batch(panel, rows, roofline):

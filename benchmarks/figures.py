@@ -1,7 +1,10 @@
 """CSV files of measured figures: a new figure takes the place of the one with the same key."""
 
 import csv
+import hashlib
+import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +18,16 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def put(path, columns, key, lines):
+def put(path, columns, key, lines, allow_dirty=False):
     """Write lines into a file: those with the same `key` columns are replaced, others stay.
 
     It is called as the figures come, and the file is exchanged whole, so that a run that is
     stopped keeps what it has.
+
+    Raises:
+      SystemExit: a line is of an edited tree, and `allow_dirty` is not set.
     """
+    refuse_edited(lines, allow_dirty)
     rows = {tuple(row[name] for name in key): row for row in read(path)}
     for line in lines:
         rows[tuple(str(line[name]) for name in key)] = line
@@ -30,6 +37,40 @@ def put(path, columns, key, lines):
         writer.writeheader()
         writer.writerows(rows.values())
     os.replace(part, path)
+
+
+def refuse_edited(lines, allow_dirty):
+    """End where a line is not of a commit alone: the code may be edited while a run measures."""
+    if allow_dirty:
+        return
+    for line in lines:
+        if not re.fullmatch("[0-9a-f]{7,}", line["commit"]):
+            name = line.get("row") or line.get("what")
+            raise SystemExit(
+                f"error: found {name!r} measured at {line['commit']}, an edited tree; expected a "
+                "commit.\nCommit or stash the edits and measure it anew, or try things out with "
+                "--allow-dirty."
+            )
+
+
+def one_kind(rows, names):
+    """Return the values that all rows share in columns of these names.
+
+    Raises:
+      ValueError: they do not share them.
+    """
+    kinds = {tuple(row[name] for name in names) for row in rows}
+    if len(kinds) != 1:
+        raise ValueError(
+            f"found rows of {sorted(kinds)}; expected one {', '.join(names)}. "
+            "Measure all rows of the file anew on one machine, or write these to another (--out)."
+        )
+    return kinds.pop()
+
+
+def digest(*sheets):
+    """Return a digest of rows, by which a picture says what it was drawn from."""
+    return hashlib.sha256(json.dumps(sheets).encode()).hexdigest()
 
 
 def spread(values, digits=1):

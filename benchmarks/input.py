@@ -9,7 +9,6 @@ zeros and take no room on disk). Rates are the median of the repeats, with the l
 """
 
 import argparse
-import csv
 import io
 import itertools
 import resource
@@ -17,10 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import figures
 import jax
 import machine
 import numpy as np
 import PIL
+import rows
 from PIL import Image
 
 from radapt_jax.data import augment, batches, building
@@ -32,7 +33,6 @@ from radapt_jax.domains import DECATHLON, Domain
 
 ROOT = Path(__file__).parents[1]
 BATCH = 128
-IMAGENET = 1_232_167  # training images of the decathlon's imagenet12
 COLUMNS = ("row", "images_per_second", "least", "most", "n", "peak_gib", "device", "jax", "commit")
 
 
@@ -99,7 +99,10 @@ def reading(folder, name, shapes, repeats, steps=100):
     """Cut training batches from a cache, and augment them on the device."""
     split = load_split(source_of(name, photographs(4000, shapes)), "train", 72, False, Path(folder))
     domain, device = domain_of(), jax.devices()
-    augmented = jax.jit(lambda batch, resident: augment.network_input(batch, resident, domain))
+    mean, std, size = domain.mean, domain.std, domain.size
+    augmented = jax.jit(
+        lambda batch, resident: augment.network_input(batch, mean, std, resident, size)
+    )
 
     def cut(pixels):
         for step in range(steps):
@@ -135,16 +138,16 @@ def imagenet(folder, repeats):
     place.mkdir()
     size = 72 * 72 * 3
     with open(place / "pixels.u8", "wb") as file:
-        file.truncate(IMAGENET * size)
+        file.truncate(rows.IMAGENET * size)
     split = Split(
         Pixels(place / "pixels.u8"),
-        np.arange(IMAGENET, dtype=np.int64) * size,
-        np.full((IMAGENET, 2), 72, np.int32),
-        np.zeros(IMAGENET, np.int32),
-        np.full(IMAGENET, -1, np.int64),
-        np.zeros((IMAGENET, 2, 3)),
+        np.arange(rows.IMAGENET, dtype=np.int64) * size,
+        np.full((rows.IMAGENET, 2), 72, np.int32),
+        np.zeros(rows.IMAGENET, np.int32),
+        np.full(rows.IMAGENET, -1, np.int64),
+        np.zeros((rows.IMAGENET, 2, 3)),
         (),
-        np.arange(IMAGENET),
+        np.arange(rows.IMAGENET),
     )
     pixels, domain, steps = batches.HostPixels(split, 64), domain_of(), itertools.count()
 
@@ -153,7 +156,7 @@ def imagenet(folder, repeats):
             batches.train_batch(pixels, domain, BATCH, 0, step, 1)
 
     yield (
-        f"imagenet12, {IMAGENET:,} images: cut from a sparse cache",
+        f"imagenet12, {rows.IMAGENET:,} images: cut from a sparse cache",
         rates(run, 1000 * BATCH, repeats),
     )
 
@@ -163,10 +166,11 @@ def main():
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "input.csv")
     parser.add_argument("--only", choices=("decoding", "reading", "imagenet"))
+    machine.add_flags(parser)
     arguments = parser.parse_args()
+    machine.check(arguments)
     facts = machine.facts()
     mixed = [(72, 72), (72, 108), (144, 72), (72, 96)]
-    lines = []
     with tempfile.TemporaryDirectory() as folder:
         parts = {
             "imagenet": lambda: imagenet(folder, arguments.repeats),
@@ -183,21 +187,16 @@ def main():
                 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
                 median = float(np.median(found))
                 print(f"{row:66} {median:9,.0f} [{min(found):,.0f}, {max(found):,.0f}] images/s")
-                lines.append(
-                    {
-                        "row": row,
-                        "images_per_second": round(median),
-                        "least": round(min(found)),
-                        "most": round(max(found)),
-                        "n": len(found),
-                        "peak_gib": round(peak, 2),
-                        **facts,
-                    }
-                )
-    with open(arguments.out, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(lines)
+                line = {
+                    "row": row,
+                    "images_per_second": round(median),
+                    "least": round(min(found)),
+                    "most": round(max(found)),
+                    "n": len(found),
+                    "peak_gib": round(peak, 2),
+                    **facts,
+                }
+                figures.put(arguments.out, COLUMNS, ("row",), [line], arguments.allow_dirty)
     print(f"Pillow {PIL.__version__}; written to {arguments.out}")
 
 

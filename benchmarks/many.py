@@ -26,6 +26,7 @@ from radapt_jax.domains import DECATHLON, Domain
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("what", "unit", "median", "least", "most", "n", "width", "device", "jax", "commit")
+KEY = ("what", "width")
 CLASSES, DOMAINS = 100, 1000
 
 
@@ -103,7 +104,9 @@ def main():
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "many.csv")
+    machine.add_flags(parser)
     arguments = parser.parse_args()
+    machine.check(arguments)
     facts = {"width": arguments.width, **machine.facts()}
     with tempfile.TemporaryDirectory() as folder:
         for what, unit, values in measure(Path(folder), arguments.width, arguments.repeats):
@@ -111,7 +114,7 @@ def main():
             print(f"{what:48} {median} [{least}, {most}] {unit}, n = {len(values)}", flush=True)
             line = {"what": what, "unit": unit, "median": median, "least": least, "most": most}
             line |= {"n": len(values), **facts}
-            figures.put(arguments.out, COLUMNS, ("what", "width", "device"), [line])
+            figures.put(arguments.out, COLUMNS, KEY, [line], arguments.allow_dirty)
 
 
 if __name__ == "__main__":

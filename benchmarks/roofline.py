@@ -9,8 +9,8 @@ product, nor less than its bytes at the speed of a large copy (benchmarks/work.p
     share        = time allowed / time measured
 
 Both ceilings are measured here, in the row's dtype: the median of `--repeats`. The times are those
-of our rows in benchmarks/train.csv, of this device. Winograd's convolutions do fewer
-multiplications than are counted, so that a share above 1 is possible.
+of our rows in benchmarks/train.csv, of this device; a row keeps their commit. Winograd's
+convolutions do fewer multiplications than are counted, so that a share above 1 is possible.
 """
 
 import argparse
@@ -30,7 +30,7 @@ COLUMNS = (
     *("allowed_images_per_second", "images_per_second", "share"),
     *("size", "width", "dtype", "device", "jax", "commit"),
 )
-KEY = ("row", "batch", "dtype", "size", "width", "device")
+KEY = ("row", "batch", "dtype", "size", "width")
 
 
 def rates(run, amount, repeats):
@@ -70,7 +70,9 @@ def main():
     parser.add_argument("--train", type=Path, default=ROOT / "benchmarks" / "train.csv")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "roofline.csv")
     parser.add_argument("--repeats", type=int, default=20)
+    machine.add_flags(parser)
     arguments = parser.parse_args()
+    machine.check(arguments)
     facts = machine.facts()
     ours = [
         row
@@ -79,6 +81,7 @@ def main():
     ]
     if not ours:
         raise SystemExit(f"error: {arguments.train} has no row of ours on {facts['device']}.")
+    figures.refuse_edited(ours, arguments.allow_dirty)
     on_cpu = jax.default_backend() == "cpu"
     copied = copy_rates(2**28 if on_cpu else 2**31, arguments.repeats)
     print("copy: {} GB/s [{}, {}]".format(*figures.spread(np.array(copied) / 1e9)))
@@ -90,11 +93,11 @@ def main():
     lines = [
         {
             **line_of(row, float(np.median(ceilings[row["dtype"]])), float(np.median(copied))),
-            **{"n": arguments.repeats, **facts},
+            **{"n": arguments.repeats, **facts, "commit": row["commit"]},
         }
         for row in ours
     ]
-    figures.put(arguments.out, COLUMNS, KEY, lines)
+    figures.put(arguments.out, COLUMNS, KEY, lines, arguments.allow_dirty)
     for line in lines:
         print(
             "{row:26} {batch:>5} {images_per_second:>9} of {allowed_images_per_second:>9} images/s "

@@ -1,6 +1,6 @@
 """Serving: folded against unfolded, swaps, mixed batches against the loop, file sizes.
 
-python benchmarks/serve.py --width 1.0 --size 64 --out benchmarks/serve.csv
+    python benchmarks/serve.py
 
 Random weights (speed does not depend on them), real image sizes. Every figure is the median of
 `--repeats` runs after warm-up, in milliseconds unless the row says otherwise, with the smallest and
@@ -8,11 +8,11 @@ the largest beside it.
 """
 
 import argparse
-import csv
 import tempfile
 import time
 from pathlib import Path
 
+import figures
 import flax
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,12 @@ from radapt_jax import Domain, Family, Member, ModelSpec, Shared, initial_variab
 
 COUNTS = (1, 3, 9)
 CLASSES = 100
+ROOT = Path(__file__).parents[1]
+COLUMNS = (
+    *("what", "median", "min", "max", "n", "width", "size", "batch"),
+    *("device", "jax", "flax", "commit"),
+)
+KEY = ("what", "width", "size", "batch")
 
 
 def make_family(width, size):
@@ -153,13 +159,15 @@ def measure(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--out", default="benchmarks/serve.csv")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "serve.csv")
+    machine.add_flags(parser)
     arguments = parser.parse_args()
+    machine.check(arguments)
     facts = {
         "width": arguments.width,
         "size": arguments.size,
@@ -167,24 +175,18 @@ def main():
         **machine.facts(),
         "flax": flax.__version__,
     }
-    rows = []
     for what, times in measure(arguments):
         median = times[len(times) // 2]
-        rows.append(
-            {
-                "what": what,
-                "median": f"{median:.3f}",
-                "min": f"{times[0]:.3f}",
-                "max": f"{times[-1]:.3f}",
-                "n": len(times),
-                **facts,
-            }
-        )
+        line = {
+            "what": what,
+            "median": f"{median:.3f}",
+            "min": f"{times[0]:.3f}",
+            "max": f"{times[-1]:.3f}",
+            "n": len(times),
+            **facts,
+        }
+        figures.put(arguments.out, COLUMNS, KEY, [line], arguments.allow_dirty)
         print(f"{what:50} {median:10.2f}   [{times[0]:.2f}, {times[-1]:.2f}]  n={len(times)}")
-    with open(arguments.out, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import figures
+import machine
 import numpy as np
 import rows
 from worker import Worker
@@ -33,7 +34,7 @@ COLUMNS = (
     *("row", "median", "least", "most", "unit", "n", "domain", "batch"),
     *("size", "width", "dtype", "device", "jax", "commit"),
 )
-KEY = ("row", "domain", "batch", "size", "width", "dtype", "device")
+KEY = ("row", "domain", "batch", "size", "width", "dtype")
 
 
 class Runs:
@@ -150,18 +151,22 @@ def main():
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "start.csv")
+    machine.add_flags(parser)
     arguments = parser.parse_args()
+    machine.check(arguments)
     rounds = []
     shape = {key: getattr(arguments, key) for key in ("domain", "batch", "size", "width", "dtype")}
     with tempfile.TemporaryDirectory() as folder:
         for found, facts in measure(Path(folder), arguments):
+            if not arguments.allow_dirty:
+                machine.check_tree()  # train.py is started anew in every round
             rounds.append(found)
             lines = []
             for row, unit in found:
                 median, least, most = figures.spread([it[row, unit] for it in rounds])
                 spread = {"median": median, "least": least, "most": most, "n": len(rounds)}
                 lines.append({"row": row, **spread, "unit": unit, **shape, **facts})
-            figures.put(arguments.out, COLUMNS, KEY, lines)
+            figures.put(arguments.out, COLUMNS, KEY, lines, arguments.allow_dirty)
     for line in lines:
         print("{row:46} {median:>8} [{least}, {most}] {unit}, n = {n}".format(**line))
 

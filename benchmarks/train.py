@@ -13,7 +13,7 @@ processes of its own; `peak_gib` is the most memory that one held on a CPU, libr
 compilation included, and the most that was allocated on a GPU.
 
 A row is written when it is measured. With `--only` and `--batches`, rows of the file with the same
-row, batch, dtype, size, width and device are replaced, and others stay.
+row, batch, dtype, size and width are replaced, and others stay.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 import figures
+import machine
 import numpy as np
 import rows
 from worker import Worker
@@ -31,7 +32,7 @@ COLUMNS = (
     *("row", "who", "variant", "batch", "images_per_second", "least", "most", "n"),
     *("size", "width", "dtype", "device", "versions", "commit", "peak_gib"),
 )
-KEY = ("row", "who", "batch", "dtype", "size", "width", "device")
+KEY = ("row", "who", "batch", "dtype", "size", "width")
 
 
 def set_up(ours, row, images, weights, arguments):
@@ -57,11 +58,13 @@ def set_up_peer(peer, row, images, weights, variant, arguments):
 
 def check_peer(folder, arguments):
     """Compare logits of eight images with the peer's, for every kind of adapter."""
+    backend = machine.backend()
     images, weights = rows.save_images(folder, 8, arguments.size), str(folder / "weights.npz")
     for row in ("infer backbone", "infer parallel, unfolded", "train series"):
         ours, peer = Worker(sys.executable, "ours.py"), Worker(arguments.peer, "peer_torch.py")
         set_up(ours, row, images, weights, arguments)
-        set_up_peer(peer, row, images, weights, variants_of(arguments)[0], arguments)
+        theirs = set_up_peer(peer, row, images, weights, variants_of(arguments)[0], arguments)
+        check_peer_device(theirs["device"], backend)
         for train in (False, True):
             found, theirs = (
                 np.array(it.ask("logits", train=train)["logits"]) for it in (ours, peer)
@@ -69,6 +72,16 @@ def check_peer(folder, arguments):
             np.testing.assert_allclose(found, theirs, atol=1e-3 * np.abs(theirs).max())
         ours.close()
         peer.close()
+
+
+def check_peer_device(found, backend):
+    """End where the peer would run on another kind of device than ours."""
+    expected = {"gpu": "cuda"}.get(backend, backend)
+    if found != expected:
+        raise SystemExit(
+            f"error: found PyTorch running on {found}; expected {expected}, as JAX runs on "
+            f"{backend}.\nGive --peer a Python whose PyTorch is built for it, or leave it out."
+        )
 
 
 def variants_of(arguments):
@@ -145,7 +158,9 @@ def main():
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--only", type=rows_of, default=rows.ROWS, help="rows, between semicolons")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "train.csv")
+    machine.add_flags(parser)
     arguments = parser.parse_args()
+    machine.check(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.peer:
@@ -161,7 +176,7 @@ def main():
                     )
                 if row in rows.SAME:
                     lines += [{**line, "row": rows.SAME[row]} for line in lines]
-                figures.put(arguments.out, COLUMNS, KEY, lines)
+                figures.put(arguments.out, COLUMNS, KEY, lines, arguments.allow_dirty)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,8 @@ def _answers(
     if (numbers < 0).any():
         raise ValueError(
             f"domain {name!r}: its test images have no numbers, which a submission needs. Prepare "
-            "them from the official archives (python -m radapt_jax decathlon prepare), and train with "
-            "--config.data.source=decathlon."
+            "them from the official archives (python -m radapt_jax decathlon prepare), and train "
+            "with --config.data.source=decathlon."
         )
     base = DECATHLON[known].category_base
     judged = judge_domain(family, name, images, **evaluation)
