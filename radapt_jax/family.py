@@ -38,6 +38,7 @@ class Family:
     def __init__(self, shared: Shared, members: Iterable[Member] = ()) -> None:
         trees.check_like(shared.params, shared.spec.abstract(1)["params"], "the shared weights")
         self.shared = shared
+        self._source_left_at: Path | None = None  # where `load` left the source domain
         self.fingerprint = shared.fingerprint(joint=False)
         self._joint_fingerprint = shared.fingerprint(joint=True)
         self._params = jax.tree.map(jnp.asarray, shared.params)
@@ -58,7 +59,8 @@ class Family:
 
         Args:
           workdir: of a run, or where a family was saved.
-          domains: which; default: all.
+          domains: which; default: all. A source domain that is not among them is left there, and
+            `save` writes it along: new domains start from its norms.
           at_most: read domains when they are first used, and hold so many of them in memory, the
             last used ones: for hundreds of domains. Default: read all of them now.
 
@@ -68,12 +70,15 @@ class Family:
             are read later, then.
         """
         names = checkpoint.list_members(workdir) if domains is None else domains
-        shared = checkpoint.load_shared(workdir)
-        if at_most is None:
-            return cls(shared, (checkpoint.load_member(workdir, name) for name in names))
-        if at_most < 1:
+        if at_most is not None and at_most < 1:
             raise ValueError(f"found at_most {at_most}; expected at least 1 domain in memory.")
-        family = cls(shared)
+        shared = checkpoint.load_shared(workdir)
+        now = names if at_most is None else ()
+        family = cls(shared, (checkpoint.load_member(workdir, name) for name in now))
+        if shared.source in set(checkpoint.list_members(workdir)) - set(names):
+            family._source_left_at = Path(workdir).absolute()
+        if at_most is None:
+            return family
         check_apart(names)
         family._bank.open(
             {name: checkpoint.read_member_card(workdir, name).num_classes for name in names},
@@ -85,8 +90,11 @@ class Family:
     def save(self, path: str | Path) -> None:
         """Write the shared weights and every domain under `path`, to be read by `load`.
 
+        The source domain goes along, even where `load` was told to leave it out.
+
         Raises:
           ValueError: there are other shared weights at `path`. Nothing is written then.
+          FileNotFoundError: the source domain was left out, and is no longer where it was.
         """
         if (Path(path) / "shared").exists():
             there = checkpoint.load_shared(path).fingerprint(joint=True)
@@ -97,6 +105,14 @@ class Family:
                     f"  there:        sha256 {there[:12]}...\n"
                     "Save to another folder."
                 )
+        source = self.shared.source
+        if (
+            source
+            and self._source_left_at
+            and source not in {*self, *checkpoint.list_members(path)}
+        ):
+            left = checkpoint.load_member(self._source_left_at, source)
+            checkpoint.save_member(self._fitted(source, left), path)
         for name in self.domains:
             checkpoint.save_member(self[name], path)
         checkpoint.save_shared(self.shared, path)
