@@ -73,7 +73,7 @@ def factorise(matrices: Matrices) -> dict[str, tuple[np.ndarray, np.ndarray, np.
     return {name: found[name] for name in matrices}
 
 
-def svd(domain: Any, rank: Ranks | numbers.Integral) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def svd(domain: Any, rank: Ranks | int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Compress one domain alone: α ≈ β γᵀ, the best approximation of each rank.
 
     Args:
@@ -87,13 +87,13 @@ def svd(domain: Any, rank: Ranks | numbers.Integral) -> dict[str, tuple[np.ndarr
     Raises:
       ValueError: no dense adapters, or a rank or share out of range.
     """
-    whole_number = isinstance(rank, numbers.Integral)
-    if whole_number:
+    if isinstance(rank, numbers.Integral):
         check("rank", rank, whole(1))
+        rank = int(rank)
     alphas = kernels(domain.variables["adapters"]) if hasattr(domain, "variables") else domain
     found = {}
     for name, (u, s, vt) in factorise(alphas).items():
-        k = min(int(rank), len(s)) if whole_number else rank_of(rank, name, *alphas[name].shape)
+        k = min(rank, len(s)) if isinstance(rank, int) else rank_of(rank, name, *alphas[name].shape)
         found[name] = (u[:, :k] * s[:k], vt[:k])
     return found
 

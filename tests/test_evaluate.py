@@ -28,7 +28,7 @@ def test_a_domain_whose_images_are_not_known_gets_a_row(family, cache_dir, caplo
     assert rows[0].parameters == rows[1].parameters
     assert "by_hand" in caplog.text
     assert "does not say where its images are" in caplog.text
-    with pytest.raises(ValueError, match="'by_hand'.*does not say where its images are"):
+    with pytest.raises(ValueError, match=r"'by_hand'.*does not say where its images are"):
         evaluate.evaluate_family(family, domains=["by_hand"], cache_dir=cache_dir)
 
 
