@@ -70,6 +70,10 @@ def main(_: list[str]) -> None:
             )
     if runs:
         print(run_tables(runs, _FORMAT.value, all_published=_PUBLISHED.value))
+    for workdir, rows in runs.items():
+        if all(row.top1 is None for row in rows):
+            why = "none of its domains has images here" if rows else "it holds no domains"
+            raise ValueError(f"nothing could be evaluated of {workdir}: {why}.")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from radapt_jax.fuse import fold
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec, resnet26
 from radapt_jax.models.initial import initial_variables
-from radapt_jax.original import import_original
+from radapt_jax.original import family_of_original, import_original
 from radapt_jax.published import published
 from radapt_jax.score import decathlon_points, decathlon_score
 from radapt_jax.version import __version__
@@ -27,6 +27,7 @@ __all__ = [
     "decathlon_points",
     "decathlon_score",
     "decathlon_table",
+    "family_of_original",
     "fold",
     "import_original",
     "initial_variables",

@@ -26,6 +26,7 @@ class Bank:
         self._forget = forget
         self._on_disk: dict[str, int] = {}  # class counts
         self._lock = threading.RLock()
+        self._pinned: set[str] = set()
         self._members: dict[str, Member] = {}  # those on disk in the order of their use
         self._arrays: dict[str, dict[str, Any]] = {}
 
@@ -35,7 +36,7 @@ class Bank:
         Args:
           on_disk: their class counts, by name.
           read: reads one.
-          at_most: so many of them are held in memory, the last used ones.
+          at_most: so many of them are held in memory, the last used ones; pinned ones apart.
         """
         self._on_disk, self._read, self.at_most = dict(on_disk), read, at_most
 
@@ -72,7 +73,19 @@ class Bank:
     def remove(self, name: str) -> None:
         with self._lock:
             self._on_disk.pop(name, None)
+            self._pinned.discard(name)
             self._let_go(name)
+
+    def pin(self, name: str) -> None:
+        """Read a domain, and hold it however many others are read."""
+        with self._lock:
+            self._found(name)
+            self._pinned.add(name)
+
+    def unpin(self, name: str) -> None:
+        with self._lock:
+            self._pinned.discard(name)
+            self._make_room()
 
     def _found(self, name: str) -> tuple[Member, dict[str, Any]]:
         """Return a domain and its arrays; threads may ask for others meanwhile.
@@ -104,7 +117,7 @@ class Bank:
         self._forget(name)
 
     def _make_room(self) -> None:
-        can_go = [name for name in self._members if name in self._on_disk]
+        can_go = [name for name in self._members if name in self._on_disk.keys() - self._pinned]
         if self.at_most is not None:
             for name in can_go[: max(len(can_go) - self.at_most, 0)]:
                 self._let_go(name)

@@ -46,6 +46,13 @@ class Shared:
     adapter: str = "none"
     ranks: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        ranks = f", {len(self.ranks)} shared β" if self.ranks else ""
+        return (
+            f"Shared({self.backbone}, width {self.width:g}, source {self.source!r}, "
+            f"adapter {self.adapter!r}{ranks}, {trees.count(self.params):,} parameters)"
+        )
+
     @property
     def spec(self) -> ModelSpec:
         """The network whose `params` these are: with β in it where domains share one."""

@@ -7,6 +7,7 @@ matrix of x ↦ x α, and ranks as `{convolution: K}`.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from radapt_jax import trees
 from radapt_jax.adapters import Ranks, rank_of
+from radapt_jax.values import check, whole
 
 Matrices = dict[str, np.ndarray]
 SUFFIX = "/adapter/kernel"
@@ -76,12 +78,18 @@ def svd(domain: Any, rank: Ranks | int) -> dict[str, tuple[np.ndarray, np.ndarra
 
     Args:
       domain: a `Member` with parallel adapters, or `{convolution: α}`.
-      rank: one number for all layers (at most the full rank is taken), a share of the full rank
-        (a float in (0, 1]), or ranks by convolution.
+      rank: one number for all layers, from 1 (at most the full rank is taken), a share of the full
+        rank (a float in (0, 1]), or ranks by convolution.
 
     Returns:
       `{convolution: (β, γᵀ)}` of shapes (inputs, K) and (K, outputs).
+
+    Raises:
+      ValueError: no dense adapters, or a rank or share out of range.
     """
+    if isinstance(rank, numbers.Integral):
+        check("rank", rank, whole(1))
+        rank = int(rank)
     alphas = kernels(domain.variables["adapters"]) if hasattr(domain, "variables") else domain
     found = {}
     for name, (u, s, vt) in factorise(alphas).items():

@@ -87,7 +87,7 @@ def compress_family(
     kept = [family[name] for name in family if name not in alphas]
     if kind == "low_rank":
         return Family(family.shared, [*kept, *_each(family, alphas, ranks)])
-    chosen = dict(ranks(compress.spectra(list(alphas.values()))))
+    chosen = _integers(ranks(compress.spectra(list(alphas.values()))))
     betas, gammas = compress.joint_svd(alphas, chosen)
     params = compress.with_leaves(
         family.shared.params, {f"{conv}/adapter/beta": beta for conv, beta in betas.items()}
@@ -107,7 +107,7 @@ def _each(family: Family, alphas: Mapping[str, Matrices], ranks: RankRule) -> li
         for conv, spectrum in compress.spectra([own]).items()
     }
     labels = {f"{name}: {conv}": (name, conv) for name, conv in spectra}
-    chosen = ranks({label: spectra[key] for label, key in labels.items()})
+    chosen = _integers(ranks({label: spectra[key] for label, key in labels.items()}))
     members = []
     for name, own in alphas.items():
         mine = {conv: chosen[f"{name}: {conv}"] for conv in own}
@@ -118,6 +118,11 @@ def _each(family: Family, alphas: Mapping[str, Matrices], ranks: RankRule) -> li
             with_factors(family[name], "low_rank", mine, {"beta": betas, "gamma": gammas})
         )
     return members
+
+
+def _integers(ranks: Mapping[str, int]) -> dict[str, int]:
+    """Return ranks as Python's integers, which a card can hold; a rule may give NumPy's."""
+    return {conv: int(rank) for conv, rank in ranks.items()}
 
 
 def with_factors(

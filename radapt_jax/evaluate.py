@@ -114,10 +114,11 @@ def evaluate_family(
     dtype: Any = jnp.float32,
     crops: int = 1,
 ) -> list[Row]:
-    """Evaluate domains of a family (default: all whose images are known) on one split.
+    """Evaluate domains of a family (default: all) on one split.
 
     A domain without a labelled test split is evaluated on val; the row says so. Among all
-    domains, one whose images are not there, or were all trained on, gets a row without top-1.
+    domains, one whose images are not there or not known, or were all trained on, gets a row without
+    top-1, and a warning.
 
     Args:
       data_dir: where the images are now, if they have moved.
@@ -133,8 +134,6 @@ def evaluate_family(
     rows = []
     for name in family.domains if domains is None else domains:
         member = family[name]
-        if member.data is None and domains is None:
-            continue
         missing = None
         with hosts.agreed():
             try:
@@ -219,7 +218,9 @@ def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, 
     """
     name, spec = member.domain.name, member.data
     if spec is None:
-        raise ValueError(f"domain {name!r} does not say where its images are; use `predict`.")
+        raise NothingToEvaluate(
+            f"domain {name!r}: its card does not say where its images are; use `predict`."
+        )
     if data_dir is not None and spec.dir:
         spec = dataclasses.replace(spec, dir=data_dir)
     source = spec.open()

@@ -14,13 +14,16 @@ import numpy as np
 from radapt_jax import bundle, checkpoint, exporting, files, serving, trees
 from radapt_jax.bank import Bank
 from radapt_jax.checkpoint import Shared
-from radapt_jax.data.images import centre_crop, decode
+from radapt_jax.data.images import preprocess
 from radapt_jax.domains import check_apart, check_name
 from radapt_jax.folded import FoldedDomain
 from radapt_jax.fuse import FoldedVariables, fold
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec
 from radapt_jax.predictor import Predictor
+from radapt_jax.values import check, whole
+
+SHOWN = 8  # domains in a repr
 
 
 class Family:
@@ -38,6 +41,7 @@ class Family:
     def __init__(self, shared: Shared, members: Iterable[Member] = ()) -> None:
         trees.check_like(shared.params, shared.spec.abstract(1)["params"], "the shared weights")
         self.shared = shared
+        self._source_left_at: Path | None = None  # where `load` left the source domain
         self.fingerprint = shared.fingerprint(joint=False)
         self._joint_fingerprint = shared.fingerprint(joint=True)
         self._params = jax.tree.map(jnp.asarray, shared.params)
@@ -50,43 +54,54 @@ class Family:
     def load(
         cls,
         workdir: str | Path,
-        domains: Sequence[str] | None = None,
+        domains: str | Iterable[str] | None = None,
         *,
         at_most: int | None = None,
+        pinned: str | Iterable[str] = (),
     ) -> Family:
         """Read the shared weights and all domains (or those named) of a workdir.
 
         Args:
           workdir: of a run, or where a family was saved.
-          domains: which; default: all.
+          domains: which, or one alone; default: all. A source domain that is not among them is
+            left there, and `save` writes it along: new domains start from its norms.
           at_most: read domains when they are first used, and hold so many of them in memory, the
             last used ones: for hundreds of domains. Default: read all of them now.
+          pinned: of those, which to read now and to hold until they are unpinned; see `pin`.
 
         Raises:
           FileNotFoundError: no shared weights there, or no such domain.
+          KeyError: a pinned one is not among the domains.
           ValueError: a checkpoint is damaged, or does not fit its own description; where domains
             are read later, then.
         """
-        names = checkpoint.list_members(workdir) if domains is None else domains
-        shared = checkpoint.load_shared(workdir)
-        if at_most is None:
-            return cls(shared, (checkpoint.load_member(workdir, name) for name in names))
-        if at_most < 1:
+        names = checkpoint.list_members(workdir) if domains is None else _several(domains)
+        if at_most is not None and at_most < 1:
             raise ValueError(f"found at_most {at_most}; expected at least 1 domain in memory.")
-        family = cls(shared)
-        check_apart(names)
-        family._bank.open(
-            {name: checkpoint.read_member_card(workdir, name).num_classes for name in names},
-            lambda name: family._fitted(name, checkpoint.load_member(workdir, name)),
-            at_most,
-        )
+        shared = checkpoint.load_shared(workdir)
+        now = names if at_most is None else ()
+        family = cls(shared, (checkpoint.load_member(workdir, name) for name in now))
+        if shared.source in set(checkpoint.list_members(workdir)) - set(names):
+            family._source_left_at = Path(workdir).absolute()
+        if at_most is not None:
+            check_apart(names)
+            family._bank.open(
+                {name: checkpoint.read_member_card(workdir, name).num_classes for name in names},
+                lambda name: family._fitted(name, checkpoint.load_member(workdir, name)),
+                at_most,
+            )
+        for name in _several(pinned):
+            family.pin(name)
         return family
 
     def save(self, path: str | Path) -> None:
         """Write the shared weights and every domain under `path`, to be read by `load`.
 
+        The source domain goes along, even where `load` was told to leave it out.
+
         Raises:
           ValueError: there are other shared weights at `path`. Nothing is written then.
+          FileNotFoundError: the source domain was left out, and is no longer where it was.
         """
         if (files.located(path) / "shared").exists():
             there = checkpoint.load_shared(path).fingerprint(joint=True)
@@ -97,6 +112,14 @@ class Family:
                     f"  there:        sha256 {there[:12]}...\n"
                     "Save to another folder."
                 )
+        source = self.shared.source
+        if (
+            source
+            and self._source_left_at
+            and source not in {*self, *checkpoint.list_members(path)}
+        ):
+            left = checkpoint.load_member(self._source_left_at, source)
+            checkpoint.save_member(self._fitted(source, left), path)
         for name in self.domains:
             checkpoint.save_member(self[name], path)
         checkpoint.save_shared(self.shared, path)
@@ -112,9 +135,20 @@ class Family:
         Raises:
           KeyError: there is no such domain; the message lists those there are.
         """
+        self._check_there(domain)
+        return self._bank[domain]
+
+    def _check_there(self, domain: str) -> None:
         if domain not in self._bank.names:
             raise KeyError(f"found no domain {domain!r} in this family; it has {self.domains}.")
-        return self._bank[domain]
+
+    def __repr__(self) -> str:
+        shared, names = self.shared, self.domains
+        more = f", ... and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return (
+            f"Family({shared.backbone}, width {shared.width:g}, source {shared.source!r},\n"
+            f"       {len(names)} domains: {', '.join(names[:SHOWN])}{more})"
+        )
 
     def __contains__(self, domain: object) -> bool:
         return domain in self._bank.names
@@ -153,10 +187,16 @@ class Family:
           domain: for instance `other_family["svhn"]`, or a `Member` made by hand.
 
         Raises:
+          TypeError: it is no `Member`.
           ValueError: it was trained on other shared weights, on another width, its variables have
             other shapes than its class count and adapter kind need, or its name differs from
             another's in case alone. Nothing is changed then.
         """
+        if not isinstance(domain, Member):
+            raise TypeError(
+                f"found {type(domain).__name__} for domain {name!r}; expected a Member: "
+                "other_family[name], or Member(domain, spec, variables) with its facts."
+            )
         check_name(name)
         check_apart([*(self._bank.names - {name}), name])
         self._bank.add(name, self._fitted(name, domain))
@@ -168,6 +208,27 @@ class Family:
         self._bank.remove(name)
         self._predictor.clear()
         return member
+
+    def pin(self, name: str) -> None:
+        """Hold a domain in memory, whatever else is used: it is read now, if it is not there.
+
+        Pinned domains do not count among the `at_most` of `load`. Without `at_most` all are held,
+        pinned or not.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
+        self[name]
+        self._bank.pin(name)
+
+    def unpin(self, name: str) -> None:
+        """Let a domain go again when others are used; one that is not pinned stays as it is.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
+        self._check_there(name)
+        self._bank.unpin(name)
 
     def _fitted(self, name: str, domain: Member) -> Member:
         """Return a domain under a name, as one of this family's.
@@ -214,12 +275,20 @@ class Family:
             )
 
     def predict(
-        self, images: Any, *, domain: str | None = None, domains: Sequence[str] | None = None
+        self,
+        images: Any,
+        *,
+        domain: str | None = None,
+        domains: Iterable[str] | None = None,
+        batch_size: int = 256,
     ) -> np.ndarray:
-        """Return class probabilities of a batch, of one domain or of several mixed.
+        """Return class probabilities of images, of one domain or of several mixed.
 
         Compiled once per batch shape: domains of the same adapter kind share one program, whatever
-        their class counts (it is compiled again when a larger class count is added).
+        their class counts (it is compiled again when a larger class count is added). Up to
+        `batch_size` images are one batch, as many as they are; more are cut into batches of that
+        size, the last one padded, so that one program does for any number of them, in the memory
+        of one batch.
 
         Args:
           images: (n, h, w, 3) at the size the network is to see, sides multiples of 8. uint8 in
@@ -230,6 +299,7 @@ class Family:
           domains: for each image, n names. Each image goes through its own domain in one call;
             in one for each network among them, where adapter kinds or ranks differ or domains
             have weights of their own.
+          batch_size: images that go through the network at once, at most.
 
         Returns:
           float32 (n, classes). With `domains`, classes is the largest count among them, and
@@ -239,19 +309,20 @@ class Family:
           KeyError: no such domain.
           ValueError: images of another rank, channel count, dtype or side, or with values that are
             not finite or not normalised; neither or both of `domain` and `domains`, or not one
-            name per image.
+            name per image; a batch size below 1.
         """
         if (domain is None) == (domains is None) or isinstance(domains, str):
             raise ValueError("expected either domain='name' or domains=[one name per image].")
-        named = [domain] if domain is not None else list(domains or ())
+        check("batch_size", batch_size, whole(1))
+        named = [domain] if domain is not None else _several(() if domains is None else domains)
         images = serving.check_images(images, [self[name].domain for name in set(named)])
         if len(named) != len(images) and domain is None:
             raise ValueError(f"found {len(named)} domains for {len(images)} images.")
         if domain is None:
-            return self._predictor.mixed(images, named)
+            return self._predictor.mixed(images, named, batch_size)
         if len(images) == 0:
             return np.zeros((0, self[domain].domain.num_classes), np.float32)
-        return self._predictor.one(images, domain)
+        return self._predictor.one(images, domain, batch_size)
 
     def fold(self, domain: str, *, fold_norm: bool = False) -> FoldedDomain:
         """Fold a domain's adapters into the filters: a plain network of the backbone's speed.
@@ -298,8 +369,9 @@ class Family:
         Resized and cropped as at this domain's evaluation.
 
         Args:
-          images: one or a sequence of paths, encoded bytes, PIL images or uint8 arrays (h, w) or
-            (h, w, 3); see `data.images.decode` for what becomes of grey, 16 bits and the like.
+          images: one or several, in a list, a generator or an array: paths, encoded bytes, PIL
+            images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4), of JAX too; see
+            `data.images` for what becomes of grey, 16 bits and the like.
           domain: whose resizing and crop to use.
 
         Raises:
@@ -307,15 +379,7 @@ class Family:
           FileNotFoundError: no such file.
           ValueError: something that cannot be read as an image.
         """
-        facts = self[domain].domain
-        several = isinstance(images, Sequence) and not isinstance(images, str | bytes)
-        if isinstance(images, np.ndarray):
-            several = images.ndim == 4
-        cut = [
-            centre_crop(decode(image, facts.resize, facts.squash), facts.size)
-            for image in (images if several else [images])
-        ]
-        return np.stack(cut) if cut else np.zeros((0, facts.size, facts.size, 3), np.uint8)
+        return preprocess(images, self[domain].domain)
 
     def backbone_parameters(self) -> int:
         """Return the parameters of the network without adapters, its norms in and its head out."""
@@ -340,6 +404,11 @@ class Family:
         """Return a domain's parameters over the backbone's, heads apart (CVPR 2018, table 1)."""
         own = self[domain].parameters(head=False) + self._shared_with(domain)
         return own / self.backbone_parameters()
+
+
+def _several(names: str | Iterable[str]) -> list[str]:
+    """Return names as a list; a string is one name."""
+    return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
 def _first(ranks: Any) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from radapt_jax import serving
+from radapt_jax.data.images import preprocess
 from radapt_jax.domains import Domain
 from radapt_jax.fuse import FoldedVariables
+from radapt_jax.values import check, whole
 
 
 class FoldedDomain:
@@ -24,13 +26,19 @@ class FoldedDomain:
         self.weights = weights
         self._model = weights.spec.build(domain.num_classes)
 
-    def predict(self, images: Any) -> np.ndarray:
+    def preprocess(self, images: Any) -> np.ndarray:
+        """Return images as `predict` takes them; see `Family.preprocess`."""
+        return preprocess(images, self.domain)
+
+    def predict(self, images: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return class probabilities (n, classes), as `Family.predict` does for this domain."""
+        check("batch_size", batch_size, whole(1))
         images = serving.check_images(images, [self.domain])
         if len(images) == 0:
             return np.zeros((0, self.domain.num_classes), np.float32)
-        mean, std = serving.statistics(self.domain)
-        return np.asarray(serving.predict(self._model, self.weights.variables, images, mean, std))
+        return serving.predict_all(
+            self._model, self.weights.variables, images, self.domain, batch_size
+        )
 
     def unfold(self) -> Any:
         """Return the shared weights, bit for bit: the arrays that were folded, never changed."""

@@ -108,7 +108,8 @@ def _run(config: ConfigDict, workdir: Path, stopping: Stopping) -> list[Row]:
         failures.tell([])
     hosts.by_main(lambda: settings.remember(config, workdir))
     if compressed is not None:
-        family = family or _begin_compressed(config, compressed, names, workdir)
+        if family is None:
+            family = _begin_compressed(config, compressed, names, workdir)
     elif family is not None and not (workdir / "shared").is_dir():
         family.save(workdir)
     waiting = list(jobs)
@@ -168,8 +169,10 @@ def _open_family(config: ConfigDict, workdir: Path) -> Family | None:
                 "first: configs/compress.py."
             )
         return Family.load(config.init_from)
+    there = checkpoint.list_members(config.init_from)
     return Family(
-        shared, [checkpoint.load_member(config.init_from, shared.source)] if shared.source else []
+        shared,
+        [checkpoint.load_member(config.init_from, name) for name in there if name == shared.source],
     )
 
 
@@ -207,12 +210,15 @@ def _check_export(config: ConfigDict, data: DomainData) -> None:
 def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
     """Return where a domain's training starts.
 
-    From the backbone: its filters (and shared β), and its norms with their statistics where the
-    network has them; adapters (with their norms) and head are fresh. A domain that joins a
-    compressed family starts from the projection of its dense adapters, if they are given.
+    From the backbone: its filters (and shared β), and the norms of its source domain with their
+    statistics, where the family has that domain; adapters (with their norms) and head are fresh. A
+    domain that joins a compressed family starts from the projection of its dense adapters, if they
+    are given.
     """
     joins = config.adapter.kind == "joint"
-    spec = settings.model_spec(config, family.shared.ranks if joins and family else None)
+    spec = settings.model_spec(
+        config, family.shared.ranks if joins and family is not None else None
+    )
     fresh = initial_variables(spec, data.domain.num_classes, config.seed)
     if config.start == "random":
         return Job(config, data, spec, fresh)
@@ -227,11 +233,21 @@ def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
             results["dense_val"] = dense.results["val"]
         return Job(config, data, spec, {**member.variables, "params": params}, results)
     leaves = trees.flatten({**fresh, "params": params})
-    if family.shared.source is not None:
-        for path, leaf in trees.flatten(family[family.shared.source].variables).items():
-            is_norm = path.startswith("batch_stats/") or optim.label(path) == "norms"
-            if is_norm and "/adapter/" not in path:
-                leaves[path] = np.array(leaf)
+    source = family.shared.source
+    if source is None or source not in family:
+        log.warning(
+            "%s: starts from identity norms, and will be less accurate than from the backbone's: "
+            "the family has no source domain%s.",
+            data.domain.name,
+            f" {source!r}, on which it was pre-trained; save it along"
+            if source
+            else " (radapt_jax.family_of_original makes one of weights of the original code)",
+        )
+        return Job(config, data, spec, trees.unflatten(leaves))
+    for path, leaf in trees.flatten(family[source].variables).items():
+        is_norm = path.startswith("batch_stats/") or optim.label(path) == "norms"
+        if is_norm and "/adapter/" not in path:
+            leaves[path] = np.array(leaf)
     return Job(config, data, spec, trees.unflatten(leaves))
 
 

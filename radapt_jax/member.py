@@ -41,6 +41,13 @@ class Member:
     images: Mapping[str, int] = dataclasses.field(default_factory=dict)
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return (
+            f"Member({self.domain.name!r}, {self.domain.num_classes} classes, "
+            f"{self.spec.backbone}, width {self.spec.width:g}, adapter {self.spec.adapter!r}, "
+            f"{self.parameters():,} parameters)"
+        )
+
     @property
     def is_joint(self) -> bool:
         """Whether its adapters stand on the family's shared β as well as on the filters."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from radapt_jax import trees
+from radapt_jax.checkpoint import Shared
+from radapt_jax.domains import DECATHLON, RGB, Domain
+from radapt_jax.family import Family
+from radapt_jax.member import Member
+from radapt_jax.models import ModelSpec
+from radapt_jax.models.resnet26 import CONVS, STEM_CHANNELS
 
 _NORM = {
     "weight": ("adapters", "scale"),
@@ -95,3 +101,78 @@ def import_original(state_dict: Mapping[str, Any], domain: int = 0) -> dict[str,
         heads = sorted(name for name in state_dict if name.endswith("weight") and "linears" in name)
         raise ValueError(f"found no domain {domain} in the state_dict; its heads are {heads}.")
     return trees.unflatten(leaves)
+
+
+def family_of_original(
+    state_dict: Mapping[str, Any],
+    *,
+    domain: int = 0,
+    name: str = "imagenet12",
+    classes: Sequence[str] | None = None,
+    mean: RGB = DECATHLON["imagenet12"].mean,
+    std: RGB = DECATHLON["imagenet12"].std,
+    size: int = 64,
+    resize: int = 72,
+) -> Family:
+    """Return a family whose source domain is that of a state_dict of the original code.
+
+    It predicts with that domain; saved, it is what `--config.init_from` takes: new domains start
+    from its filters and its norms. Width, adapters and class count are those of the arrays.
+
+    Args:
+      state_dict: as for `import_original`.
+      domain: index of the domain that becomes the source.
+      name: what it is called from now on.
+      classes: names in label order; default: "0", "1" and so on.
+      mean, std: what its images were normalised with, for images scaled to [0, 1]; default: those
+        of ImageNet.
+      size, resize: the square that the network saw and the length that images were first resized
+        to, in pixels.
+
+    Raises:
+      ValueError: as `import_original`; arrays that make no ResNet-26, names for another class
+        count than the head's, or a fact that `Domain` refuses.
+    """
+    variables = trees.unflatten(
+        {
+            path: np.asarray(leaf, np.float32)
+            for path, leaf in trees.flatten(import_original(state_dict, domain)).items()
+        }
+    )
+    spec = _spec_of(variables)
+    count = variables["adapters"]["head"]["kernel"].shape[1]
+    names = tuple(map(str, range(count)) if classes is None else classes)
+    if len(names) != count:
+        raise ValueError(
+            f"found {len(names)} class names for a head of {count} classes; expected one for each, "
+            "in label order."
+        )
+    facts = Domain(name, names, mean, std, size, resize)
+    shared = Shared(
+        variables.pop("params"), spec.backbone, spec.width, source=name, adapter=spec.adapter
+    )
+    return Family(shared, [Member(facts, spec, variables, method=spec.adapter)])
+
+
+def _spec_of(variables: trees.Tree) -> ModelSpec:
+    """Return the network that imported variables are of.
+
+    Raises:
+      ValueError: they lack the first convolution.
+    """
+    leaves = trees.flatten(variables)
+    if "params/stem/kernel" not in leaves:
+        raise ValueError(
+            "found no filter of pre_layers_conv; expected the state of a whole network."
+        )
+    width = leaves["params/stem/kernel"].shape[-1] / STEM_CHANNELS
+    adapted = [path for path in leaves if path.endswith("/adapter/kernel")]
+    if not adapted:
+        return ModelSpec(width=width)
+    kind = "series" if any("/adapter/norm/" in path for path in leaves) else "parallel"
+    convs = tuple(
+        conv
+        for position, conv in enumerate(CONVS, 1)
+        if any(f"/conv{position}/" in path for path in adapted)
+    )
+    return ModelSpec(width=width, adapter=kind, convs=convs)

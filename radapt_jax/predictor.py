@@ -35,25 +35,26 @@ class Predictor:
         """Drop everything."""
         self._made = {}
 
-    def one(self, images: np.ndarray, name: str) -> np.ndarray:
-        """Return the class probabilities of one domain."""
+    def one(self, images: np.ndarray, name: str, batch_size: int) -> np.ndarray:
+        """Return the class probabilities of one domain, at least one image."""
         facts = self._bank[name].domain
         model, variables = self._padded(name)
-        found = serving.predict(model, variables, images, *serving.statistics(facts))
-        return np.asarray(found)[:, : facts.num_classes]
+        found = serving.predict_all(model, variables, images, facts, batch_size)
+        return found[:, : facts.num_classes]
 
-    def mixed(self, images: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    def mixed(self, images: np.ndarray, names: Sequence[str], batch_size: int) -> np.ndarray:
         """Return the class probabilities of images that each have a domain of their own."""
         classes = max((self._bank.classes(name) for name in set(names)), default=0)
         found = np.zeros((len(images), classes), np.float32)
         for group in self._groups(set(names)):
             rows = np.flatnonzero([name in group for name in names])
-            size = len(rows) if len(rows) == len(images) else _few(len(rows))
-            padded = np.pad(rows, (0, size - len(rows)), mode="edge")
+            size = len(rows) if len(rows) == len(images) else min(_few(len(rows)), batch_size)
+            padded = np.pad(rows, (0, max(size - len(rows), 0)), mode="edge")
             model, params, bank, means, stds = self._stacked(group)
-            which = np.array([group.index(names[int(row)]) for row in padded])
-            out = serving.predict_mixed(model, params, bank, which, images[padded], means, stds)
-            found[rows] = np.asarray(out)[: len(rows), :classes]
+            for real, part in serving.in_batches(padded, batch_size):
+                which = np.array([group.index(names[int(row)]) for row in part])
+                out = serving.predict_mixed(model, params, bank, which, images[part], means, stds)
+                found[part[:real]] = np.asarray(out)[:real, :classes]
         return found
 
     def _padded(self, name: str) -> tuple[Any, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -135,6 +135,29 @@ def predict_mixed(
         return probabilities(model, variables, image[None], mean, std)[0]
 
     return jax.vmap(one)(own, images, means[which], stds[which])
+
+
+def predict_all(
+    model: Any, variables: Any, images: np.ndarray, domain: Domain, batch_size: int
+) -> np.ndarray:
+    """Return the probabilities of one domain for all images, at least one, batch by batch."""
+    mean, std = statistics(domain)
+    found = [
+        np.asarray(predict(model, variables, images[rows], mean, std))[:real]
+        for real, rows in in_batches(np.arange(len(images)), batch_size)
+    ]
+    return np.concatenate(found)
+
+
+def in_batches(rows: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield `size` rows at a time, and how many of them are real.
+
+    The last of several batches is padded with its last row: they all share a program.
+    """
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        missing = size - len(part) if start else 0
+        yield len(part), np.pad(part, (0, missing), mode="edge")
 
 
 def stack(trees: Sequence[Any]) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import chex
 import numpy as np
 import pytest
 from families import empty_family, member_of, of_classes, whole
@@ -112,6 +113,21 @@ def test_svd_of_a_domain_by_number_and_by_share(dense):
     by_number, by_share = compress.svd(member, 4), compress.svd(member, 0.5)
     assert {beta.shape[1] for beta, _ in by_number.values()} == {3, 4}  # the stem has 3 inputs
     assert by_share["stage3/block2/conv1"][0].shape == (32, 16)
+    for numpys, own in ((np.int64(4), 4), (np.float32(0.5), 0.5)):
+        chex.assert_trees_all_equal(compress.svd(member, numpys), compress.svd(member, own))
+
+
+@pytest.mark.parametrize("rank", [0, -1, np.int64(0), True, 1.5, {"stem": 0}])
+def test_a_rank_out_of_range_is_refused(rank, dense):
+    with pytest.raises(ValueError, match=r"found .*; expected"):
+        compress.svd(dense["digits"], rank)
+
+
+def test_a_rule_may_give_numpys_integers(dense, tmp_path):
+    for kind in ("joint", "low_rank"):
+        small = compress_family(dense, kind, lambda spectra: dict.fromkeys(spectra, np.int64(1)))
+        small.save(tmp_path / kind)
+        assert set(Family.load(tmp_path / kind)["digits"].spec.ranks.values()) == {1}
 
 
 def test_a_budget_is_for_all_domains_together(dense):

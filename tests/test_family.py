@@ -4,12 +4,13 @@ import dataclasses
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import of_classes, whole
 from PIL import Image
 
-from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
+from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables, serving
 from radapt_jax.data import batches
 from radapt_jax.data.embedded import open_embedded
 
@@ -75,6 +76,45 @@ def test_predict_compiles_once_per_batch_shape(family, pixels, compilations):
     assert len(compilations) == before + 1
 
 
+def test_many_images_take_one_program_and_the_memory_of_a_batch(family, digits, compilations):
+    """With a batch size below the number of images: the same results, and batches of that size."""
+    pixels = whole(digits.splits["test"], range(19))
+    names = ["digits", "letters"] * 9 + ["digits"]
+    folded = family.fold("digits")
+    ways = {
+        "one": lambda many, **size: family.predict(pixels[:many], domain="digits", **size),
+        "mixed": lambda many, **size: family.predict(pixels[:many], domains=names[:many], **size),
+        "folded": lambda many, **size: folded.predict(pixels[:many], **size),
+    }
+    for what, predict in ways.items():
+        expected = predict(19)
+        predict(6, batch_size=5)
+        before = len(compilations)
+        for many in (19, 15, 11):
+            found = predict(many, batch_size=5)
+            np.testing.assert_allclose(found, expected[:many], atol=2e-6, err_msg=what)
+        assert len(compilations) == before, what
+        with pytest.raises(ValueError, match="found batch_size 0; expected a whole number from 1"):
+            predict(2, batch_size=0)
+
+
+def test_a_mixed_batch_of_several_kinds_is_cut_too(family, digits, monkeypatch):
+    pixels = whole(digits.splits["test"], range(18))
+    names = ["digits", "letters", "faces", "own", "letters", "digits"] * 3
+    expected = family.predict(pixels, domains=names)
+    sizes = []
+    plain = serving.predict_mixed
+
+    def spy(*arguments):
+        sizes.append(len(arguments[3]))
+        return plain(*arguments)
+
+    monkeypatch.setattr(serving, "predict_mixed", spy)
+    found = family.predict(pixels, domains=names, batch_size=5)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert sorted(sizes) == [4, 4, 5, 5, 5]
+
+
 def test_shared_weights_are_one_array(family):
     """Swapping moves no shared weight: every domain hands out the same buffers."""
     first, second = (family.variables(name)["params"] for name in ("digits", "faces"))
@@ -126,6 +166,71 @@ def test_preprocess_is_evaluation(family, faces, surface_images, tmp_path):
     np.testing.assert_array_equal(family.preprocess(stored, domain="faces"), seen)
     with pytest.raises(FileNotFoundError):
         family.preprocess(tmp_path / "none.png", domain="faces")
+
+
+def test_preprocess_takes_images_in_whatever_they_come(family, digits, surface_images, tmp_path):
+    colours = surface_images[0][:3]
+    expected = family.preprocess(colours, domain="faces")
+    opaque = np.full((*colours.shape[:3], 1), 255, np.uint8)
+    Image.fromarray(colours[0]).save(tmp_path / "image.png")
+    as_several = {
+        "jax": jnp.asarray(colours),
+        "a list of jax": [jnp.asarray(image) for image in colours],
+        "a generator": (image for image in colours),
+        "RGBA": np.concatenate([colours, opaque], -1),
+        "objects": np.array([*map(Image.fromarray, colours), None], object)[:3],
+    }
+    for what, images in as_several.items():
+        found = family.preprocess(images, domain="faces")
+        np.testing.assert_array_equal(found, expected, err_msg=what)
+    as_one = {
+        "jax": jnp.asarray(colours[0]),
+        "RGBA": np.concatenate([colours, opaque], -1)[0],
+        "paths": np.array([str(tmp_path / "image.png")]),
+    }
+    for what, images in as_one.items():
+        found = family.preprocess(images, domain="faces")
+        np.testing.assert_array_equal(found, expected[:1], err_msg=what)
+    grey = colours[..., 0]
+    expected = family.preprocess(np.repeat(grey[..., None], 3, -1), domain="faces")
+    for images in (grey, grey[..., None], list(grey), jnp.asarray(grey)):
+        np.testing.assert_array_equal(family.preprocess(images, domain="faces"), expected)
+    np.testing.assert_array_equal(family.preprocess(grey[0], domain="faces"), expected[:1])
+    np.testing.assert_array_equal(family.fold("faces").preprocess(grey), expected)
+    with pytest.raises(ValueError, match=r"array of uint8 \(9,\)"):
+        family.preprocess(np.zeros(9, np.uint8), domain="faces")
+
+
+def test_names_of_domains_come_in_any_iterable(family, pixels, tmp_path):
+    names = ["digits", "faces", "letters", "own", "digits", "faces"]
+    expected = family.predict(pixels, domains=names)
+    for same in (np.array(names), tuple(names), iter(names)):
+        np.testing.assert_array_equal(family.predict(pixels, domains=same), expected)
+    family.save(tmp_path)
+    assert Family.load(tmp_path, "digits").domains == ["digits"]
+    assert Family.load(tmp_path, np.array(["own", "digits"])).domains == ["digits", "own"]
+
+
+def test_what_is_no_member_is_refused(family):
+    own = dict(family["digits"].variables)
+    with pytest.raises(TypeError, match="found dict for domain 'more'; expected a Member"):
+        family.add("more", own)
+    assert "more" not in family
+
+
+def test_a_repr_is_short(family):
+    assert repr(family["digits"]) == (
+        "Member('digits', 10 classes, resnet26, width 0.125, adapter 'parallel', "
+        f"{family.parameters('digits'):,} parameters)"
+    )
+    assert repr(family.shared).startswith("Shared(resnet26, width 0.125, source None, adapter")
+    assert "4 domains: digits, faces, letters, own)" in repr(family)
+    for index in range(20):
+        family.add(f"more{index}", family["digits"])
+    assert "more12, ... and 16 more)" in repr(family)
+    for it in (family, family.shared, family["digits"]):
+        assert repr(it).count("\n") < 3
+        assert len(repr(it)) < 300
 
 
 def test_a_domain_of_other_shared_weights_is_refused_with_both_sides(family, digits):

@@ -92,6 +92,38 @@ def test_domains_in_memory_alone_stay(family, digits):
     assert len(family) == COUNT
 
 
+def test_pinned_domains_stay(workdir, digits):
+    """And are not counted among the last used ones."""
+    pixels = whole(digits.splits["test"], range(1))
+    family = Family.load(workdir, at_most=2, pinned=["d000"])
+    assert held(family) == ["d000"]
+    family.pin("d001")
+    kept = {name: family[name] for name in ("d000", "d001")}
+    for index in range(2, 8):
+        family.predict(pixels, domain=f"d{index:03}")
+        family.predict(pixels, domains=[f"d{index:03}"])
+    assert set(held(family)) == {"d000", "d001", "d006", "d007"}
+    assert all(family[name] is member for name, member in kept.items())
+    family.unpin("d000")
+    family.unpin("d005")  # was not pinned
+    assert len(held(family)) == 3
+    family["d002"], family["d003"]
+    assert set(held(family)) == {"d001", "d002", "d003"}
+    family.remove("d001")
+    assert "d001" not in held(family)
+
+
+def test_only_a_domain_that_is_there_can_be_pinned(workdir):
+    family = Family.load(workdir, ["d000", "d001"])
+    family.pin("d001")  # all are held without at_most
+    for change in (family.pin, family.unpin):
+        with pytest.raises(KeyError, match=r"found no domain 'd002'.*d000"):
+            change("d002")
+    with pytest.raises(KeyError, match="found no domain 'default'"):
+        Family.load(workdir, at_most=1, pinned="default")
+    assert held(Family.load(workdir, at_most=1, pinned="d500")) == ["d500"]
+
+
 def test_one_that_is_damaged_is_said_when_it_is_used(workdir, digits, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(workdir / "shared", copy / "shared")

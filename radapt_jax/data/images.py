@@ -4,15 +4,56 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from radapt_jax.domains import Domain
+
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would start a program
+CHANNELS = (1, 3, 4)  # grey, RGB and RGBA
 MAX_BYTES = 1 << 28  # of an image file
 MAX_PIXELS = 1 << 26  # of an image as it is stored; 0.2 GB when decoded
 MAX_ASPECT = 8  # a longer side beyond this multiple of the shorter one is cut, centred
+
+
+def preprocess(images: Any, domain: Domain) -> np.ndarray:
+    """Return images as a domain's evaluation sees them: uint8 (n, size, size, 3).
+
+    Args:
+      images: one of what `decode` takes, or several: a list, a generator or any other iterable of
+        them, or an array (n, h, w) or (n, h, w, 1, 3 or 4). An array of three axes whose last has
+        1, 3 or 4 entries is one image.
+      domain: whose resizing and crop to use.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: something that cannot be read as an image.
+    """
+    size = domain.size
+    cut = [
+        centre_crop(decode(image, domain.resize, domain.squash), size) for image in _each(images)
+    ]
+    return np.stack(cut) if cut else np.zeros((0, size, size, 3), np.uint8)
+
+
+def _each(images: Any) -> Iterable[Any]:
+    """Return one or several images as several."""
+    if isinstance(images, str | bytes | os.PathLike | Image.Image):
+        return [images]
+    if _is_array(images):
+        images = np.asarray(images)
+        pixels = images.dtype.kind not in "OSU"  # else paths, or images of several shapes
+        one = images.ndim < 3 or (images.ndim == 3 and images.shape[-1] in CHANNELS)
+        return [images] if pixels and one else images
+    return images if isinstance(images, Iterable) else [images]
+
+
+def _is_array(image: Any) -> bool:
+    """Tell whether this is an array, of NumPy, of JAX or of others that NumPy can read."""
+    return hasattr(image, "__array__") and not isinstance(image, str | bytes)
 
 
 def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
@@ -23,8 +64,9 @@ def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
     upright.
 
     Args:
-      image: a path, encoded bytes, a PIL image, or a uint8 array (h, w), (h, w, 1) or (h, w, 3).
-        Files are of one of `FORMATS`, of `MAX_BYTES` and `MAX_PIXELS` at most.
+      image: a path, encoded bytes, a PIL image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or
+        (h, w, 4), whose last channel is transparency. Files are of one of `FORMATS`, of
+        `MAX_BYTES` and `MAX_PIXELS` at most.
       resize: length of the shorter side in pixels, or of both sides with `squash`.
       squash: ignore the aspect ratio.
 
@@ -68,8 +110,8 @@ def _open(image: Any) -> Image.Image:
     try:
         if isinstance(image, Image.Image):
             return _rgb(image)
-        if isinstance(image, np.ndarray):
-            return _rgb(_from_array(image))
+        if _is_array(image):
+            return _rgb(_from_array(np.asarray(image)))
         with Image.open(_stream(image), formats=FORMATS) as picture:
             return _rgb(picture)
     except (FileNotFoundError, MemoryError):
@@ -100,10 +142,12 @@ def _stream(image: Any) -> Any:
 
 def _from_array(image: np.ndarray) -> Image.Image:
     shape = image.shape[:-1] if image.ndim == 3 and image.shape[-1] == 1 else image.shape
-    if image.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[-1] == 3)):
+    if image.dtype != np.uint8 or not (
+        len(shape) == 2 or (len(shape) == 3 and shape[-1] in CHANNELS)
+    ):
         raise ValueError(
-            f"found an array of {image.dtype} {image.shape}; expected uint8 (h, w), (h, w, 1) "
-            "or (h, w, 3) in [0, 255]."
+            f"found an array of {image.dtype} {image.shape}; expected uint8 (h, w), (h, w, 1), "
+            "(h, w, 3) or (h, w, 4) in [0, 255]."
         )
     if 0 in shape:
         raise ValueError(f"found an array of {image.shape}; expected at least one pixel.")

@@ -94,7 +94,7 @@ OPTIONS = (*(field.name for field in dataclasses.fields(DataSpec) if field.name 
 
 
 class NothingToEvaluate(ValueError):
-    """All images with labels were trained on."""
+    """All images with labels were trained on, or it is not known where they are."""
 
 
 @dataclasses.dataclass(frozen=True)

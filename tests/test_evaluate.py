@@ -1,0 +1,49 @@
+"""What is said of domains that cannot be evaluated."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from families import empty_family, member_of
+
+from radapt_jax import evaluate
+
+
+@pytest.fixture
+def family(digits):
+    """A domain whose card says where its images are, and one made by hand."""
+    family = empty_family()
+    made = member_of(digits, "parallel", 1)
+    family.add("by_hand", made)
+    family.add("digits", dataclasses.replace(made, data=digits.spec))
+    return family
+
+
+def test_a_domain_whose_images_are_not_known_gets_a_row(family, cache_dir, caplog):
+    rows = evaluate.evaluate_family(family, cache_dir=cache_dir)
+    assert [row.domain for row in rows] == ["by_hand", "digits"]
+    assert [row.top1 is None for row in rows] == [True, False]
+    assert rows[0].parameters == rows[1].parameters
+    assert "by_hand" in caplog.text
+    assert "does not say where its images are" in caplog.text
+    with pytest.raises(ValueError, match=r"'by_hand'.*does not say where its images are"):
+        evaluate.evaluate_family(family, domains=["by_hand"], cache_dir=cache_dir)
+
+
+@pytest.mark.parametrize(
+    ("amount", "why"), [(0, "it holds no domains"), (1, "none of its domains has images here")]
+)
+def test_eval_fails_where_nothing_could_be_evaluated(amount, why, family, cache_dir, tmp_path):
+    for name in ("digits", "by_hand")[: 2 - amount]:
+        family.remove(name)
+    family.save(tmp_path)
+    flags = ["--workdir", tmp_path, "--cache", cache_dir]
+    done = subprocess.run(
+        [sys.executable, ROOT / "eval.py", *flags], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"error: nothing could be evaluated of {tmp_path}: {why}." in done.stderr
+    assert f"{amount} domains" in done.stdout
+    assert ("by_hand" in done.stdout) == bool(amount)
