@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from radapt_jax import bundle, checkpoint
+from radapt_jax import bundle, checkpoint, merging
 from radapt_jax.decathlon_table import points_table
 from radapt_jax.domains import DECATHLON
 from radapt_jax.family import Family
 from radapt_jax.labels import score_submission
+from radapt_jax.settings import names
 from radapt_jax.tables import STYLES
+from radapt_jax.workdir import held
 
 
 def ls(arguments: argparse.Namespace) -> None:
@@ -43,39 +45,41 @@ def save(arguments: argparse.Namespace) -> None:
 
 
 def swap(arguments: argparse.Namespace) -> None:
-    family = Family.load(arguments.workdir)
-    member = bundle.read(arguments.file)
+    member, workdir = bundle.read(arguments.file), Path(arguments.workdir)
     name = arguments.name or member.domain.name
-    what = "replaced" if name in family else "added"
-    if name in family and not arguments.replace:
-        raise ValueError(
-            f"{arguments.workdir} has a domain {name!r}; say --replace, or --name=OTHER to add it."
-        )
-    family.add(name, member)
-    checkpoint.save_member(family[name], arguments.workdir)
-    print(f"{arguments.workdir}: {name} {what}")
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"found no workdir {workdir}; expected one with a family in it.")
+    with held(workdir):
+        family = Family.load(workdir)
+        what = "replaced" if name in family else "added"
+        if name in family and not arguments.replace:
+            raise ValueError(
+                f"{workdir} has a domain {name!r}; say --replace, or --name=OTHER to add it."
+            )
+        family.add(name, member)
+        checkpoint.save_member(family[name], workdir)
+    print(f"{workdir}: {name} {what}")
 
 
 def export(arguments: argparse.Namespace) -> None:
     family = Family.load(arguments.workdir, [arguments.domain])
-    family.export(arguments.domain, arguments.file, platforms=arguments.platforms.split(","))
+    family.export(arguments.domain, arguments.file, platforms=names(arguments.platforms))
     print(f"{arguments.file}: StableHLO for {arguments.platforms}; facts in {arguments.file}.json")
 
 
 def merge(arguments: argparse.Namespace) -> None:
-    if any((Path(arguments.out) / part).exists() for part in ("shared", "domains")):
-        raise ValueError(f"{arguments.out} holds a family already; name a new folder.")
-    merged = Family.load(arguments.workdirs[0])
-    for workdir in arguments.workdirs[1:]:
-        other = Family.load(workdir)
-        for name in other:
-            if name == merged.shared.source:
-                continue
-            if name in merged:
-                raise ValueError(f"domain {name!r} is in {workdir} and in one before it.")
-            merged.add(name, other[name])
-    merged.save(arguments.out)
-    print(f"{arguments.out}: {', '.join(merged)}")
+    if arguments.out is None:
+        raise ValueError(
+            "found no --out; expected: merge IN... --out OUT. The folder to write is no longer "
+            "named first."
+        )
+    merged = merging.merge(arguments.workdirs, map(merging.Rename.parse, arguments.rename))
+    out = Path(arguments.out)
+    with held(out):
+        if any((out / part).exists() for part in ("shared", "domains")):
+            raise ValueError(f"{out} holds a family already; name a new folder.")
+        merged.save(out)
+    print(f"{out}: {', '.join(merged)}")
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -115,12 +119,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(
-        run: Any, summary: str, *names: str, group: Any = commands
+        run: Any, summary: str, *arguments: str, group: Any = commands
     ) -> argparse.ArgumentParser:
         found = group.add_parser(run.__name__, help=summary, description=summary)
         found.set_defaults(run=run)
-        for name in names:
-            found.add_argument(name)
+        for argument in arguments:
+            found.add_argument(argument)
         return found
 
     command(ls, "list the domains of a workdir", "workdir")
@@ -131,9 +135,21 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--name", help="under another name")
     one.add_argument("--replace", action="store_true", help="in place of the one of that name")
     one = command(export, "write a domain as StableHLO for jax alone", "workdir", "domain", "file")
-    one.add_argument("--platforms", default="cpu,cuda", help="comma-separated (%(default)s)")
-    one = command(merge, "put the domains of several workdirs into a new one", "out")
-    one.add_argument("workdirs", nargs="+", help="runs on the same shared weights")
+    one.add_argument(
+        "--platforms",
+        default="cpu,cuda",
+        help="comma-separated, of cpu, cuda, rocm and tpu (%(default)s)",
+    )
+    one = command(merge, "put the domains of several workdirs into a new one")
+    one.add_argument("workdirs", nargs="+", metavar="IN", help="runs on the same shared weights")
+    one.add_argument("--out", help="the folder to write, a new one")
+    one.add_argument(
+        "--rename",
+        action="append",
+        default=[],
+        metavar="[IN:]OLD=NEW",
+        help="a domain's new name; IN tells which where several have it; may be repeated",
+    )
     one = command(predict, "classify image files", "workdir", "domain")
     one.add_argument("images", nargs="+")
     summary = "prepare the Visual Decathlon, or score a submission to it"

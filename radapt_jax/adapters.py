@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.convolution import centre, convolve
+from radapt_jax.convolution import centre, convolve, forward
 from radapt_jax.layers import ChannelDropout, DomainNorm, domain_variable, he_normal
 
 KINDS = ("none", "series", "parallel", "low_rank", "joint")
@@ -95,7 +95,8 @@ def _beside(
         return convolve(x, kernel, adapter.stride, functools.reduce(jnp.matmul, factors))
     read = centre(x, adapter.stride)
     read = ChannelDropout(adapter.dropout, adapter.axis_name, name="dropout")(read, train=train)
-    return convolve(x, kernel, adapter.stride) + functools.reduce(jnp.matmul, factors, read)
+    filtered = (convolve if train else forward)(x, kernel, adapter.stride)
+    return filtered + functools.reduce(jnp.matmul, factors, read)
 
 
 def rank_of(ranks: Ranks, conv: str, inputs: int, outputs: int) -> int:
@@ -190,7 +191,7 @@ class AdaptedConv(nn.Module):
                 name="adapter",
             )
             return low_rank(x, kernel, train=train)
-        y = convolve(x, kernel, self.stride)
+        y = (convolve if train else forward)(x, kernel, self.stride)
         if self.adapter == "series":
             series = SeriesAdapter(self.initializer, self.dtype, self.norm_axis, name="adapter")
             return series(y, train=train)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import jax
 import safetensors
 import safetensors.numpy
 
-from radapt_jax import trees
+from radapt_jax import files, trees
 from radapt_jax.member import Member, parse_card
 from radapt_jax.version import __version__
-from radapt_jax.writable import check_writable
+from radapt_jax.writable import check_file_place
 
 KEY = "radapt_jax"
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}
@@ -28,18 +27,14 @@ def write(member: Member, path: str | Path) -> None:
     """Write a domain to a safetensors file, replacing one that is there.
 
     Raises:
-      OSError: nothing can be written there.
+      OSError: nothing can be written there; a file that was there is as it was.
     """
     path = Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise OSError(f"found no place for a file at {path}; expected a file name in a folder.")
-    check_writable(path.parent, "Name another file.")
+    check_file_place(path)
     card = json.dumps({**member.card(), "version": __version__})
     metadata = {KEY: card, "sha256": _digest(card)}
     leaves = trees.flatten(trees.to_numpy(member.variables))
-    new = path.with_name(f".{path.name}.new")
-    safetensors.numpy.save_file(leaves, new, metadata)
-    os.replace(new, path)
+    files.write_atomically(path, safetensors.numpy.save(leaves, metadata))
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

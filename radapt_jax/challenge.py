@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from radapt_jax import files
 from radapt_jax.data.loading import load_test
 from radapt_jax.domains import DECATHLON, decathlon_name
 from radapt_jax.evaluate import Row, challenge_name, judge_domain, open_source, row_of, shown_split
 from radapt_jax.family import Family
 from radapt_jax.labels import accuracy, read_labels
+from radapt_jax.writable import check_file_place
 
 log = logging.getLogger(__name__)
 
@@ -97,14 +99,17 @@ def write_submission(found: Mapping[str, Sequence[Answer]], path: str | Path) ->
 
     Raises:
       ValueError: two images have one number.
+      OSError: nothing can be written there; a file that was there is as it was.
     """
+    path = Path(path)
+    check_file_place(path)
     if len(found) < len(DECATHLON):
         log.warning("a submission of %d domains only; a whole one has ten.", len(found))
     flat = sorted(answer for part in found.values() for answer in part)
     numbers = [answer.image_id for answer in flat]
     if len(set(numbers)) < len(numbers):
         raise ValueError("two test images have one number; the data are not the challenge's.")
-    Path(path).write_text(json.dumps([answer._asdict() for answer in flat]) + "\n")
+    files.write_atomically(path, json.dumps([answer._asdict() for answer in flat]) + "\n")
 
 
 def score_answers(

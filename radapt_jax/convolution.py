@@ -34,8 +34,26 @@ FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 
 
+def forward(x: Image, kernel: Filter, stride: int) -> Image:
+    """Return kernel * x with padding (1, 1), for evaluation.
+
+    The values are those of `convolve`. Derivatives are JAX's own: of any mode (`jax.jvp`,
+    `jax.jacfwd`) and any order, where `convolve` has faster ones of first order.
+
+    Args:
+      x: (b, h, w, c).
+      kernel: (3, 3, c, d).
+      stride: 1 or 2; 2 needs even sides.
+
+    Returns:
+      (b, h / stride, w / stride, d).
+    """
+    assert stride == 1 or (stride == 2 and not x.shape[1] % 2 and not x.shape[2] % 2)
+    return _direct(x, kernel, 2) if stride == 2 else _unit_stride(x, kernel)
+
+
 def convolve(x: Image, kernel: Filter, stride: int, alpha: Array | None = None) -> Image:
-    """Return kernel * x, or (kernel + diag α) * x, with padding (1, 1).
+    """Return kernel * x, or (kernel + diag α) * x, with padding (1, 1), for training.
 
     Args:
       x: (b, h, w, c).
@@ -46,7 +64,6 @@ def convolve(x: Image, kernel: Filter, stride: int, alpha: Array | None = None) 
     Returns:
       (b, h / stride, w / stride, d). Gradients are reverse-mode only (`jax.grad`, `jax.vjp`).
     """
-    assert stride == 1 or (stride == 2 and not x.shape[1] % 2 and not x.shape[2] % 2)
     return (_strided if stride == 2 else _plain)(x, kernel, alpha)
 
 
@@ -187,17 +204,17 @@ def _alpha_gradient(x: Image, gradient: Image, stride: int) -> Array:
 
 
 def _with_gradients(
-    stride: int, forward: Callable[[Image, Filter], Image], backward: Callable[..., Image]
+    stride: int, backward: Callable[[Image, Filter], Image]
 ) -> Callable[..., Image]:
     """Return (x, kernel, α or None) -> (kernel + diag α) * x with the gradients above."""
 
     @jax.custom_vjp
     def run(x: Image, kernel: Filter, alpha: Array | None) -> Image:
-        return forward(x, _folded(kernel, alpha))
+        return forward(x, _folded(kernel, alpha), stride)
 
     def remember(x: Image, kernel: Filter, alpha: Array | None) -> tuple[Image, Any]:
         folded = _folded(kernel, alpha)
-        return forward(x, folded), (x, folded, alpha)
+        return forward(x, folded, stride), (x, folded, alpha)
 
     def pull(saved: Any, gradient: Image) -> tuple[Image, Filter, Array | None]:
         x, folded, alpha = saved
@@ -211,5 +228,5 @@ def _with_gradients(
     return run
 
 
-_plain = _with_gradients(1, _unit_stride, _input_gradient_1)
-_strided = _with_gradients(2, lambda x, kernel: _direct(x, kernel, 2), _input_gradient_2)
+_plain = _with_gradients(1, _input_gradient_1)
+_strided = _with_gradients(2, _input_gradient_2)

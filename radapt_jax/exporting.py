@@ -4,11 +4,13 @@
     exported = export.deserialize(open("digits.stablehlo", "rb").read())
     probabilities = exported.call(images)            # uint8 (n, size, size, 3), any n
 
-Class names and the image size are in a JSON file beside it, `<path>.json`.
+Class names and the image size are in a JSON file beside it, `<path>.json`, with the sha256 of the
+program that they are of.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,9 +20,15 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
+from radapt_jax import files
 from radapt_jax.domains import Domain
 from radapt_jax.models import ModelSpec
 from radapt_jax.serving import probabilities, statistics
+from radapt_jax.writable import check_file_place
+
+# Those that jax.export documents as built in. It takes any other word too, and writes a program
+# that runs nowhere.
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def export(
@@ -28,9 +36,22 @@ def export(
     variables: Mapping[str, Any],
     domain: Domain,
     path: str | Path,
-    platforms: Sequence[str] = ("cpu", "cuda"),
+    platforms: str | Sequence[str] = ("cpu", "cuda"),
 ) -> None:
-    """Write `path` (StableHLO, weights inside, symbolic batch) and `<path>.json` (its facts)."""
+    """Write `path` (StableHLO, weights inside, symbolic batch) and `<path>.json` (its facts).
+
+    The facts go first: whoever sees the program finds them.
+
+    Args:
+      platforms: what it is to run on, one or several of `PLATFORMS`.
+
+    Raises:
+      ValueError: no platform, or one that is not known.
+      OSError: nothing can be written there; files that were there are as they were.
+    """
+    chosen = _checked(platforms)
+    path = Path(path)
+    check_file_place(path)
     model = spec.build(domain.num_classes)
     mean, std = statistics(domain)
 
@@ -39,7 +60,25 @@ def export(
 
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, domain.size, domain.size, 3), jnp.uint8)
-    exported = jax_export.export(jax.jit(predict), platforms=tuple(platforms))(images)
-    facts = {**domain.to_json(), "input": "uint8 (batch, size, size, 3)", "jax": jax.__version__}
-    Path(path).write_bytes(exported.serialize())
-    Path(f"{path}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    program = jax_export.export(jax.jit(predict), platforms=chosen)(images).serialize()
+    facts = {
+        **domain.to_json(),
+        "input": "uint8 (batch, size, size, 3)",
+        "platforms": chosen,
+        "jax": jax.__version__,
+        "sha256": hashlib.sha256(program).hexdigest(),
+    }
+    text = json.dumps(facts, indent=1) + "\n"
+    files.write_together({path.with_name(f"{path.name}.json"): text, path: program})
+
+
+def _checked(platforms: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the platforms, each once; a word alone is one platform."""
+    chosen = tuple(dict.fromkeys([platforms] if isinstance(platforms, str) else platforms))
+    unknown = [platform for platform in chosen if platform not in PLATFORMS]
+    if unknown or not chosen:
+        hint = " A GPU is 'cuda' or 'rocm'." if "gpu" in unknown else ""
+        raise ValueError(
+            f"found platforms {unknown}; expected one or several of {list(PLATFORMS)}.{hint}"
+        )
+    return chosen

@@ -338,9 +338,20 @@ class Family:
         return FoldedDomain(member.domain, FoldedVariables(spec, folded, filters))
 
     def export(
-        self, domain: str, path: str | Path, *, platforms: Sequence[str] = ("cpu", "cuda")
+        self, domain: str, path: str | Path, *, platforms: str | Sequence[str] = ("cpu", "cuda")
     ) -> None:
-        """Write a domain as one StableHLO file that jax alone runs; see radapt_jax.exporting."""
+        """Write a domain as one StableHLO file that jax alone runs; see radapt_jax.exporting.
+
+        Args:
+          domain: which one.
+          path: of the file; its facts go to `<path>.json`.
+          platforms: what it is to run on, one or several of "cpu", "cuda", "rocm" and "tpu".
+
+        Raises:
+          KeyError: no such domain.
+          ValueError: no platform, or one that is not known.
+          OSError: nothing can be written there; files that were there are as they were.
+        """
         member, folded = self[domain], self.fold(domain)
         exporting.export(
             folded.weights.spec, folded.weights.variables, member.domain, path, platforms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -14,26 +14,40 @@ def located(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def write_synced(path: Path, text: str) -> None:
-    """Write a text file, and wait until it is on the disk."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
+def write_synced(path: Path, content: str | bytes) -> None:
+    """Write a file, and wait until it is on the disk."""
+    data = content.encode() if isinstance(content, str) else content
+    with open(path, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file, replacing the one that is there at once.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, replacing the one that is there at once.
 
     Raises:
       OSError: it could not be written; the message says what to do.
     """
-    new = path.with_name(f".{path.name}.new")
-    with saving(path):
-        try:
-            write_synced(new, text)
-            os.replace(new, path)
-        finally:
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Write files, replacing those that are there in this order once all of them are on the disk.
+
+    Raises:
+      OSError: one could not be written; the message says what to do.
+    """
+    beside = {path: path.with_name(f".{path.name}.new") for path in contents}
+    try:
+        for path, content in contents.items():
+            with saving(path):
+                write_synced(beside[path], content)
+        for path, new in beside.items():
+            with saving(path):
+                os.replace(new, path)
+    finally:
+        for new in beside.values():
             new.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""One process a workdir: the one that trains holds its lock. Reading needs none."""
+"""One process a workdir: the one that writes there holds its lock. Reading needs none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE = 30  # seconds that a network file system may take to show a new file
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Keep other processes from training in a workdir.
+    """Keep other processes from writing to a workdir.
 
     The folder is made if need be, and removed if nothing has been written to it in the end. The
     kernel gives the lock back when the process ends, however it ends.
@@ -39,8 +39,8 @@ def held(workdir: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise BlockingIOError(
-            f"{workdir} is in use: {_told(holder)} trains there.\n"
-            "Wait until it has ended, stop it, or use another --workdir."
+            f"{workdir} is in use: {_told(holder)} writes there.\n"
+            "Wait until it has ended, stop it, or use another workdir."
         ) from None
     try:
         write_atomically(holder, json.dumps(_facts(), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Whether a folder can be written to, found before the work whose results go there."""
+"""Whether a folder or a file can be written to, found before the work whose results go there."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def check_writable(folder: Path, advice: str) -> None:
     except OSError as error:
         problem = error.strerror or error
         raise OSError(f"{folder} cannot be written to ({there}: {problem}). {advice}") from error
+
+
+def check_file_place(path: Path) -> None:
+    """Raise OSError unless a file can be written at `path`, or can replace the one that is there.
+
+    A device such as /dev/null is refused: it would be replaced by a file.
+    """
+    if (path.exists() and not path.is_file()) or not path.parent.is_dir():
+        raise OSError(f"found no place for a file at {path}; expected a file name in a folder.")
+    check_writable(path.parent, "Name another file.")

@@ -1,5 +1,6 @@
 """Domains as files: exact, small, and refused when anything about them is off."""
 
+import dataclasses
 import json
 
 import chex
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from radapt_jax import Family, __main__, bundle, checkpoint
 from radapt_jax.compression import compress_family, rank_rule
+
+
+NARROW = 1 / 32
 
 
 @pytest.fixture(scope="module")
@@ -224,13 +228,96 @@ def test_the_command_line(family, tmp_path, capsys):
         run("swap", tmp_path / "a", tmp_path / "d.safetensors")
     assert "digits replaced" in run("swap", tmp_path / "a", tmp_path / "d.safetensors", "--replace")
     assert checkpoint.list_members(tmp_path / "a") == ["digits", "faces", "numbers"]
-    Family(family.shared, [family["faces"]]).save(tmp_path / "b")
-    with pytest.raises(SystemExit, match="'faces' is in"):
-        run("merge", tmp_path / "c", tmp_path / "a", tmp_path / "b")
-    Family(family.shared).save(tmp_path / "e")
-    assert "faces" in run("merge", tmp_path / "c", tmp_path / "e", tmp_path / "b")
-    assert Family.load(tmp_path / "c").domains == ["faces"]
-    with pytest.raises(SystemExit, match="name a new folder"):
-        run("merge", tmp_path / "a", tmp_path / "b", tmp_path / "c")
+    with pytest.raises(SystemExit, match=r"found platforms \['gpu'\]; expected .*'cuda'"):
+        run("export", tmp_path / "a", "digits", tmp_path / "x", "--platforms", "cpu,gpu")
+    assert not (tmp_path / "x").exists()
+    assert "StableHLO for cpu" in run(
+        "export", tmp_path / "a", "digits", tmp_path / "x", "--platforms", "cpu"
+    )
     with pytest.raises(SystemExit, match="error: found no shared weights"):
         run("ls", tmp_path / "nowhere")
+
+
+@pytest.fixture
+def merge(digits, faces, tmp_path, capsys):
+    """A function that merges: `a` has pictures, digits and faces, `b` pictures and digits."""
+    shared = dataclasses.replace(empty_family(NARROW).shared, source="pictures")
+    source = member_of(digits, "none", 3, width=NARROW)
+    first, faces = (member_of(it, "parallel", 1, width=NARROW) for it in (digits, faces))
+    second = member_of(digits, "parallel", 2, width=NARROW)
+    for folder, others in (
+        ("a", {"digits": first, "faces": faces}),
+        ("b", {"digits": second}),
+    ):
+        family = Family(shared)
+        for name, member in {"pictures": source, **others}.items():
+            family.add(name, member)
+        family.save(tmp_path / folder)
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+
+    def run(*options, inputs=(a, b), out="c"):
+        __main__.main(["merge", *inputs, "--out", str(tmp_path / out), *options])
+        assert str(tmp_path / out) in capsys.readouterr().out
+        return Family.load(tmp_path / out)
+
+    run.a, run.b = a, b
+    return run
+
+
+def test_merging_and_renaming(merge, tmp_path):
+    with pytest.raises(SystemExit, match=f"'digits' is in (.|\n)*--rename {merge.b}:digits=NEW"):
+        merge()
+    assert not (tmp_path / "c").exists()
+    found = merge("--rename", f"{merge.b}:digits=digits_b", "--rename", "faces=people")
+    assert found.domains == ["pictures", "digits", "digits_b", "people"]
+    a, b = Family.load(merge.a), Family.load(merge.b)
+    for ours, (theirs, name) in {
+        "digits": (a, "digits"),
+        "digits_b": (b, "digits"),
+        "people": (a, "faces"),
+    }.items():
+        chex.assert_trees_all_equal(found.variables(ours), theirs.variables(name))
+    with pytest.raises(SystemExit, match="name a new folder"):
+        merge("--rename", f"{merge.b}/:digits=digits_b")
+    swapped = merge(
+        *("--rename", f"{merge.a}:digits=faces", "--rename", f"{merge.a}:faces=digits"),
+        inputs=[merge.a],
+        out="d",
+    )
+    chex.assert_trees_all_equal(swapped.variables("faces"), a.variables("digits"))
+
+
+def test_a_renamed_source_is_the_source(merge):
+    found = merge("--rename", "pictures=photos", "--rename", f"{merge.b}:digits=digits_b")
+    assert found.shared.source == "photos"
+    assert found.domains == ["photos", "digits", "digits_b", "faces"]
+    alone = merge("--rename", "digits=numbers", inputs=[merge.b], out="d")
+    assert alone.domains == ["pictures", "numbers"]
+
+
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ("nobody=x", "no such domain; expected one of .*a:digits, .*b:digits"),
+        ("{a}/other:digits=x", "no such domain"),
+        ("{b}:faces=x", "no such domain"),
+        ("digits=x", "2 such domains; say --rename {a}:digits=NEW or --rename {b}:digits=NEW"),
+        ("digits", "expected OLD=NEW or WORKDIR:OLD=NEW"),
+        ("=x", "expected OLD=NEW"),
+        ("{b}:digits=", "expected OLD=NEW"),
+        ("{b}:digits=faces", "'faces' is in .* before it: 'faces' of {a}"),
+        ("{b}:digits=../x", "found domain name '../x'"),
+        ("{b}:digits=x --rename {b}:digits=y", "two renames of 'digits' of {b}"),
+    ],
+)
+def test_renames_that_cannot_be_meant(rename, message, merge, tmp_path):
+    options = f"--rename {rename}".format(a=merge.a, b=merge.b).split()
+    with pytest.raises(SystemExit, match=message.format(a=merge.a, b=merge.b)):
+        merge(*options)
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_output_is_not_named_first(merge, tmp_path):
+    with pytest.raises(SystemExit, match=r"error: found no --out; expected: merge IN... --out OUT"):
+        __main__.main(["merge", str(tmp_path / "c"), merge.a, merge.b])
+    assert not (tmp_path / "c").exists()

@@ -56,6 +56,35 @@ def test_values_and_gradients_are_exact(height, width, stride, cpu, monkeypatch)
             chex.assert_trees_all_close(*results, atol=1e-12)
 
 
+@pytest.mark.parametrize("cpu", [False, True])
+@pytest.mark.parametrize(("height", "width", "stride"), [(7, 9, 1), (6, 10, 2)])
+def test_derivatives_at_evaluation_are_those_of_training(height, width, stride, cpu, monkeypatch):
+    """Forward mode, reverse mode and one through the other, against the written gradients."""
+    for name in ("CHANNELS", "TILES"):
+        monkeypatch.setattr(convolution, name, 1 if cpu else 10**9)
+    with jax.enable_x64(True):
+        x, kernel, _, gradient = problem(height, width, stride)
+        at = x, kernel
+        v = tuple(jnp.cos(leaf) for leaf in at)
+        expected, pull = jax.vjp(lambda *at: convolution.convolve(*at, stride), *at)
+
+        def forward(*at):
+            return convolution.forward(*at, stride)
+
+        values, there = jax.jvp(forward, at, v)
+        same, linear = jax.linearize(forward, *at)
+        back = jax.vjp(forward, *at)[1](gradient)
+        chex.assert_trees_all_close((values, same), (expected, expected), atol=1e-12)
+        chex.assert_trees_all_close(back, pull(gradient), atol=1e-12)
+        chex.assert_trees_all_close(linear(*v), there, atol=1e-12)
+        ours = sum(map(jnp.vdot, pull(gradient), v))
+        np.testing.assert_allclose(jnp.vdot(gradient, there), ours, rtol=1e-12)
+        # Bilinear: along v, the gradient by x changes by that through v's filter, and vice versa.
+        _, change = jax.jvp(lambda *at: jax.vjp(forward, *at)[1](gradient), at, v)
+        _, swapped = jax.vjp(lambda *at: convolution.convolve(*at, stride), *v)
+        chex.assert_trees_all_close(change, swapped(gradient), atol=1e-12)
+
+
 def test_winograd_loses_few_digits_in_float32():
     stream = np.random.default_rng(0)
     x = stream.normal(size=(2, 8, 8, 128))

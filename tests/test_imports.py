@@ -29,7 +29,7 @@ FLOORS = [
     {"fuse", "serving", "update", "checkpoint", "bundle", "bank"},
     {"exporting", "steps", "folded", "predictor"},
     {"family"},
-    {"compression", "methods", "original"},
+    {"compression", "methods", "original", "merging"},
     {"settings"},
     {"evaluate", "plan"},
     {"challenge", "failures", "logs", "engine"},

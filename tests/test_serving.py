@@ -1,5 +1,7 @@
 """Swapping, mixed batches, folding and export."""
 
+import errno
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 from families import KINDS, empty_family, member_of, of_classes, whole
+from jax import export
 
-from radapt_jax import fold, serving, trees
+from radapt_jax import files, fold, serving, trees
 from radapt_jax.compression import compress_family, rank_rule
 
 
@@ -182,3 +185,60 @@ np.save({str(tmp_path / "found.npy")!r}, np.concatenate(found))
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
     facts = json.loads((tmp_path / "c.stablehlo.json").read_text())
     assert facts["classes"] == ["no face", "face"]
+    program = path.read_bytes()
+    assert facts["sha256"] == hashlib.sha256(program).hexdigest()
+    assert facts["platforms"] == ["cpu", "cuda"]
+
+
+def test_one_platform_is_a_word_and_its_file_runs(family, pixels, tmp_path):
+    path = tmp_path / "c.stablehlo"
+    family.export("c", path, platforms="cpu")
+    exported = export.deserialize(path.read_bytes())
+    assert exported.platforms == ("cpu",)
+    expected = family.predict(pixels[:2], domain="c")
+    np.testing.assert_allclose(exported.call(pixels[:2]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("platforms", "message"),
+    [
+        ("gpu", r"found platforms \['gpu'\]; expected .*'cpu', 'cuda', 'rocm', 'tpu'.*'cuda' or"),
+        ("cpu,cuda", r"found platforms \['cpu,cuda'\]"),
+        (["cpu", "CPU", "metal"], r"found platforms \['CPU', 'metal'\]"),
+        ([], r"found platforms \[\]"),
+    ],
+)
+def test_platforms_that_jax_does_not_know_are_refused(platforms, message, family, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        family.export("c", tmp_path / "c.stablehlo", platforms=platforms)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_export_that_fails_leaves_the_files_that_were_there(
+    step, at, family, tmp_path, monkeypatch
+):
+    """A full disk at the first or the second of the two files."""
+    path, facts = tmp_path / "c.stablehlo", tmp_path / "c.stablehlo.json"
+    path.write_bytes(b"old program")
+    facts.write_bytes(b"old facts")
+    calls, plain = [], getattr(files.os, step)
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return plain(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, step, fail)
+        with pytest.raises(OSError, match=r"could not be saved(.|\n)*No space left"):
+            family.export("c", path, platforms="cpu")
+    assert sorted(tmp_path.iterdir()) == [path, facts]
+    assert path.read_bytes() == b"old program"
+    if (step, at) == ("replace", 2):  # between the two moves: the facts tell that it is not theirs
+        old = hashlib.sha256(b"old program").hexdigest()
+        assert json.loads(facts.read_text())["sha256"] != old
+    else:
+        assert facts.read_bytes() == b"old facts"

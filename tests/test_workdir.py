@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from families import empty_family, member_of
 
-from radapt_jax import Family, checkpoint, files, logs
+from radapt_jax import Family, __main__, bundle, challenge, checkpoint, files, logs
 from radapt_jax.workdir import HOLDER, LOCK, held
 
 WIDTH = 1 / 32
@@ -46,7 +46,7 @@ def contents(folder):
 
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(holder, tmp_path):
     before = contents(tmp_path / "run")
-    told = rf"in use: process {holder.pid} on .*, since 20.*(.|\n)*another --workdir"
+    told = rf"in use: process {holder.pid} on .*, since 20.*(.|\n)*another workdir"
     with pytest.raises(BlockingIOError, match=told), held(tmp_path / "run"):
         pass
     assert contents(tmp_path / "run") == before
@@ -68,6 +68,36 @@ def test_train_py_refuses_a_workdir_in_use(holder, tmp_path):
     assert f"error: {tmp_path / 'run'} is in use: process {holder.pid}" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted((tmp_path / "run").iterdir()) == before
+
+
+def test_commands_refuse_a_workdir_in_use(holder, digits, tmp_path):
+    """What a training holds is not written to by swap or merge, and is as it was."""
+    family = empty_family(WIDTH)
+    family.add("digits", member_of(digits, "parallel", 1, width=WIDTH))
+    family.save(tmp_path / "a")
+    family.save_domain("digits", tmp_path / "digits.safetensors")
+    run = tmp_path / "run"
+    in_use = rf"error: {run} is in use: process {holder.pid} on .* writes there"
+    merge = ["merge", str(tmp_path / "a"), "--out", str(run)]
+    with pytest.raises(SystemExit, match=in_use):
+        __main__.main(merge)
+    assert contents(run).keys() == {LOCK, HOLDER}
+    family.save(run)
+    before = read(run)
+    family.add("digits", member_of(digits, "parallel", 2, width=WIDTH))
+    family.save_domain("digits", tmp_path / "digits.safetensors")
+    swap = ["swap", str(run), str(tmp_path / "digits.safetensors"), "--replace"]
+    with pytest.raises(SystemExit, match=in_use):
+        __main__.main(swap)
+    assert read(run) == before
+    holder.kill()
+    holder.wait()
+    __main__.main(swap)
+    assert read(run) == family["digits"].card()["sha256"]
+    assert not (run / HOLDER).exists()
+    with pytest.raises(SystemExit, match="found no workdir"):
+        __main__.main(["swap", str(tmp_path / "not" / "there"), swap[2]])
+    assert not (tmp_path / "not").exists()
 
 
 def test_a_workdir_is_removed_again_only_if_nothing_was_written(tmp_path):
@@ -137,6 +167,40 @@ def test_a_file_is_the_old_one_or_the_new_one(step, tmp_path, monkeypatch):
     assert contents(tmp_path) == {"results.json": b"old"}
     files.write_atomically(path, "neu: β\n")
     assert contents(tmp_path) == {"results.json": "neu: β\n".encode()}
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("kind", ["a domain's file", "a submission"])
+def test_a_full_disk_leaves_the_file_that_was_written(kind, step, digits, tmp_path, monkeypatch):
+    def write(seed):
+        if kind == "a submission":
+            found = {"svhn": [challenge.Answer(number, seed) for number in range(9)]}
+            challenge.write_submission(found, tmp_path / "it")
+        else:
+            bundle.write(member_of(digits, "none", seed, width=WIDTH), tmp_path / "it")
+
+    write(1)
+    before = contents(tmp_path)
+    assert before.keys() == {"it"}
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, step, full_disk)
+        with pytest.raises(OSError, match=r"it could not be saved(.|\n)*No space left"):
+            write(2)
+    assert contents(tmp_path) == before
+    write(2)
+    after = contents(tmp_path)
+    assert after.keys() == {"it"}
+    assert after != before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no devices")
+def test_a_device_is_not_replaced_by_a_file(digits):
+    for write in (
+        lambda: challenge.write_submission({}, "/dev/null"),
+        lambda: bundle.write(member_of(digits, "none", 1, width=WIDTH), "/dev/null"),
+    ):
+        with pytest.raises(OSError, match="found no place for a file at /dev/null"):
+            write()
 
 
 def test_a_full_disk_leaves_the_domain_that_was_saved(family, tmp_path, monkeypatch):
