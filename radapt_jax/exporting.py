@@ -60,7 +60,7 @@ def export(
 
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, domain.size, domain.size, 3), jnp.uint8)
-    program = jax_export.export(jax.jit(predict), platforms=chosen)(images).serialize()
+    program = bytes(jax_export.export(jax.jit(predict), platforms=chosen)(images).serialize())
     facts = {
         **domain.to_json(),
         "input": "uint8 (batch, size, size, 3)",

@@ -57,11 +57,11 @@ def merge(workdirs: Sequence[str | Path], renames: Iterable[Rename] = ()) -> Fam
         for workdir, name in places
         if name == shared.source
     }
-    original = next(iter(prints), None)
-    copies = {it for it in prints if it != original and prints[it] == prints[original]}
+    sources = list(prints)
+    copies = {place for place in sources[1:] if prints[place] == prints[sources[0]]}
     new_names = _resolve(renames, places, copies)
-    if original in new_names:
-        shared = dataclasses.replace(shared, source=new_names[original])
+    if sources and sources[0] in new_names:
+        shared = dataclasses.replace(shared, source=new_names[sources[0]])
     merged = Family(shared)
     origin: dict[str, Place] = {}
     for workdir, name in places:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from radapt_jax import Family, __main__, bundle, checkpoint
 from radapt_jax.compression import compress_family, rank_rule
 
-
 NARROW = 1 / 32
 
 

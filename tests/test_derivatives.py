@@ -14,7 +14,7 @@ from radapt_jax.adapters import KINDS
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Float64, and stages of one block: every kind of layer at both strides, and fast to compile."""
+    """Float64, and stages of one block: every layer at both strides, and fast to compile."""
     monkeypatch.setattr(inspect.getmodule(models.ResNet26), "BLOCKS", 1)
     models._abstract.cache_clear()
     with jax.enable_x64(True):
