@@ -142,6 +142,7 @@ def imagenet(folder, repeats):
         np.full((IMAGENET, 2), 72, np.int32),
         np.zeros(IMAGENET, np.int32),
         np.full(IMAGENET, -1, np.int64),
+        np.zeros(IMAGENET, np.uint64),
         np.zeros((IMAGENET, 2, 3)),
         (),
         np.arange(IMAGENET),

@@ -117,7 +117,8 @@ def evaluate_family(
     """Evaluate domains of a family (default: all whose images are known) on one split.
 
     A domain without a labelled test split is evaluated on val; the row says so. Among all
-    domains, one whose images are not there, or were all trained on, gets a row without top-1.
+    domains, one whose images are not there, or may all have been trained on, gets a row without
+    top-1.
 
     Args:
       data_dir: where the images are now, if they have moved.
@@ -128,7 +129,7 @@ def evaluate_family(
       KeyError: no such domain.
       FileNotFoundError: the images of a domain that was asked for by name are not there.
       ValueError: a domain that was asked for does not say where its images are, or they have
-        other classes.
+        other classes, or are not divided into train and val as its training did.
     """
     rows = []
     for name in family.domains if domains is None else domains:
@@ -139,7 +140,7 @@ def evaluate_family(
         with hosts.agreed():
             try:
                 spec, source = open_source(member, data_dir)
-                which, images = load_one_split(spec, source, split, cache_dir)
+                which, images = load_one_split(spec, source, split, cache_dir, member.record)
             except (FileNotFoundError, NothingToEvaluate) as error:
                 if domains is not None:
                     raise

@@ -13,7 +13,7 @@ FLOORS = [
         *("stopping", "tables"),
     },
     {"domains"},
-    {"data.sources", "data.images", "data.archives"},
+    {"data.sources", "data.images", "data.archives", "data.cutting"},
     {
         "convolution",
         "data.folder",

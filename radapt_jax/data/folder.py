@@ -6,6 +6,7 @@ Three layouts are read, in place:
     <dir>/<name>.tar[.gz]                           the same inside one tar file
     <dir>/<name>/<split>.tar[.gz]                   one tar file a split, of <class>/<image>
 
+Folders below a class belong to it; names that begin with a dot are passed over, whatever they name.
 An optional `<dir>/<name>/meta.json` with "class_names" names classes whose folders are numbers.
 Tar files are read in place: nothing is extracted, and links and devices in them are passed over.
 """
@@ -14,11 +15,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import logging
+import os
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from radapt_jax.data.archives import files_of, readable
@@ -82,12 +85,17 @@ def open_folder(name: str, root: str | Path) -> Source:
 
 
 class _File:
-    """One image file: its class folder, and where it lies (in a tar file or on its own)."""
+    """One image file: its path below the split, and where it lies (in a tar file or on its own)."""
 
-    __slots__ = ("archive", "label", "path", "stamp")
+    __slots__ = ("archive", "name", "path", "stamp")
 
-    def __init__(self, label: str, path: str, archive: Path | None, stamp: str) -> None:
-        self.label, self.path, self.archive, self.stamp = label, path, archive, stamp
+    def __init__(self, name: str, path: str, archive: Path | None, stamp: str) -> None:
+        self.name, self.path, self.archive, self.stamp = name, path, archive, stamp
+
+    @property
+    def label(self) -> str:
+        """The class: the first folder of the name."""
+        return self.name.split("/")[0]
 
 
 def _first_tar(folder: Path, stem: str) -> Path | None:
@@ -95,55 +103,123 @@ def _first_tar(folder: Path, stem: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _is_image(path: str | PurePosixPath) -> bool:
-    path = PurePosixPath(path)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def _is_visible(*names: str) -> bool:
+    return not any(name.startswith(".") for name in names)
 
 
 def _list_split(folder: Path, split: str) -> list[_File]:
     for alias in SPLIT_NAMES[split]:
         if (folder / alias).is_dir():
-            classes = sorted(path for path in (folder / alias).iterdir() if path.is_dir())
+            paths = sorted((folder / alias).iterdir())
+            classes = [path for path in paths if path.is_dir() and _is_visible(path.name)]
             return [file for path in classes for file in _list_class(path)]
         if archive := _first_tar(folder, alias):
-            return [file for _, file in _list_tar(archive)]
+            return _list_split_archive(archive, split)
     return []
 
 
 def _list_class(folder: Path) -> list[_File]:
     """List the images of one class; say what is left out, and refuse a class without images."""
-    paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    images = [path for path in paths if path.is_file() and _is_image(path.name)]
-    if others := sorted(set(paths) - set(images)):
-        log.warning("%s: %d entries are no images, such as %s", folder, len(others), others[0].name)
+    place = folder.resolve()
+    files = list(_files_below(folder, {place, *place.parents}))
+    images = [file for file in files if file.is_file() and _is_image(file.name)]
+    if others := sorted({file.name for file in files} - {file.name for file in images}):
+        log.warning("%s: %d entries are no images, such as %s", folder, len(others), others[0])
     if not images:
         raise ValueError(
-            f"{folder} is a class without images; expected files of {sorted(SUFFIXES)} right in it."
+            f"{folder} is a class without images; expected files of {sorted(SUFFIXES)} in it."
         )
-    return [_File(folder.name, str(path), None, _stamp(path.stat())) for path in images]
+    return [
+        _File(
+            Path(file.path).relative_to(folder.parent).as_posix(),
+            file.path,
+            None,
+            _stamp(file.stat()),
+        )
+        for file in images
+    ]
+
+
+def _files_below(folder: Path, seen: set[Path]) -> Iterator[os.DirEntry[str]]:
+    """Yield the files in a folder and in those below it, sorted; links to `seen` ones are left."""
+    with os.scandir(folder) as listed:
+        entries = sorted((it for it in listed if _is_visible(it.name)), key=lambda it: it.name)
+    yield from (entry for entry in entries if not entry.is_dir())
+    for entry in entries:
+        if not entry.is_dir():
+            continue
+        place = Path(entry.path).resolve()
+        if place in seen:
+            log.warning("%s leads to a folder that is read already; passed over.", entry.path)
+            continue
+        seen.add(place)
+        yield from _files_below(Path(entry.path), seen)
 
 
 def _list_archive(archive: Path) -> dict[str, list[_File]]:
-    """List `<split>/<class>/<image>` of one tar file; a leading folder is allowed."""
+    """List `<split>/<class>/<image>` of one tar file; leading folders are allowed."""
     ours = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
+    stamp, paths = _stamp(archive.stat()), _list_tar(archive)
+    places = {
+        parts: [place for place, part in enumerate(parts[:-2]) if part in ours] for parts in paths
+    }
+    # Classes and leading folders may be called as splits are: train tells how deep to look.
+    trains = [at for parts, all_at in places.items() for at in all_at if ours[parts[at]] == "train"]
+    depth = min(trains, default=0)
     found: dict[str, list[_File]] = {split: [] for split in SPLITS}
-    for parts, file in _list_tar(archive):
-        if len(parts) >= 3 and parts[-3] in ours:
-            found[ours[parts[-3]]].append(file)
+    for parts, name in paths.items():
+        if places[parts]:
+            at = depth if depth in places[parts] else places[parts][0]
+            file = _File("/".join(parts[at + 1 :]), name, archive, stamp)
+            found[ours[parts[at]]].append(file)
     return found
 
 
-def _list_tar(archive: Path) -> list[tuple[tuple[str, ...], _File]]:
-    """List the images of a tar file that lie in some folder, with the parts of their paths."""
-    stamp = _stamp(archive.stat())
+def _list_split_archive(archive: Path, split: str) -> list[_File]:
+    """List `<class>/<image>` of a split's tar file; leading folders that all share are allowed."""
+    stamp, paths = _stamp(archive.stat()), _list_tar(archive)
+    shared = _shared(parts[:-1] for parts in paths)
+    is_class = shared and shared[-1] not in SPLIT_NAMES[split]
+    if is_class and any(len(parts) == len(shared) + 1 for parts in paths):
+        shared = shared[:-1]
+    names = {parts[len(shared) :]: name for parts, name in paths.items()}
+    return [
+        _File("/".join(parts), name, archive, stamp)
+        for parts, name in names.items()
+        if len(parts) > 1
+    ]
+
+
+def _list_tar(archive: Path) -> dict[tuple[str, ...], str]:
+    """List the images of a tar file that lie in some folder: the parts of their paths, and these.
+
+    Names that begin with a dot are passed over, but those of leading folders that all share.
+    """
     with readable(archive), tarfile.open(archive) as tar:
         names = [member.name for member in files_of(tar) if _is_image(member.name)]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ValueError(f"{archive} holds {twice[0]} more than once; expected it once.")
-    paths = [(PurePosixPath(name).parts, name) for name in names]
-    return [
-        (parts, _File(parts[-2], name, archive, stamp)) for parts, name in paths if len(parts) > 1
-    ]
+    paths = {PurePosixPath(name).parts: name for name in names}
+    leading = len(_shared(parts[:-1] for parts in paths))
+    return {
+        parts: name
+        for parts, name in paths.items()
+        if len(parts) > 1 and _is_visible(*parts[leading:])
+    }
+
+
+def _shared(folders: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the leading folders that all have."""
+    listed = list(folders)
+    if not listed:
+        return ()
+    first, last = min(listed), max(listed)  # whatever these two share, all in between do
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return tuple(part for part, _ in same)
 
 
 def _stamp(stat) -> str:
@@ -153,18 +229,20 @@ def _stamp(stat) -> str:
 def _read(files: list[_File], index: dict[str, int]) -> Iterator[Example]:
     if files[0].archive is None:
         for file in files:
-            with open(file.path, "rb") as stream:
-                yield Example(file.path, index[file.label], stream.read(MAX_BYTES + 1))
+            with open(file.path, "rb") as opened:
+                image = opened.read(MAX_BYTES + 1)
+                yield Example(file.path, index[file.label], image, name=file.name)
         return
     archive = files[0].archive
-    wanted = {file.path: index[file.label] for file in files}
+    wanted = {file.path: file for file in files}
     with readable(archive), tarfile.open(archive) as tar:  # front to back: gzip cannot be sought
         for member in files_of(tar):
             if member.name in wanted:
-                image = tar.extractfile(member)
-                assert image is not None, "plain files have content"
-                where = f"{archive}:{member.name}"
-                yield Example(where, wanted[member.name], image.read(MAX_BYTES + 1))
+                stream = tar.extractfile(member)
+                assert stream is not None, "plain files have content"
+                where, file = f"{archive}:{member.name}", wanted[member.name]
+                image = stream.read(MAX_BYTES + 1)
+                yield Example(where, index[file.label], image, name=file.name)
 
 
 def _numbers_first(label: str) -> tuple[int, int, str]:
