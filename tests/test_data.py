@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 import tarfile
 import time
 from pathlib import Path
@@ -120,6 +121,66 @@ def test_nothing_in_a_class_folder_is_left_out_silently(image_folder, tmp_path, 
     (tmp_path / "odd" / "train" / "2").mkdir()
     with pytest.raises(ValueError, match="2 is a class without images"):
         open_folder("odd", tmp_path)
+
+
+def layouts(tmp_path):
+    """The folder `d` as each of the three layouts, by the name of the domain."""
+    make_tar(tmp_path / "one.tar", tmp_path / "d", "a/leading.one/")
+    (tmp_path / "split").mkdir()
+    for split in (path.name for path in (tmp_path / "d").iterdir() if path.name[0] != "."):
+        prefix = "rocks/" if split == "test" else f"{split}/"
+        make_tar(tmp_path / "split" / f"{split}.tar", tmp_path / "d" / split, prefix)
+    return "d", "one", "split"
+
+
+def test_folders_are_read_at_every_depth_and_dot_names_are_not(image_folder, tmp_path):
+    """As torchvision's ImageFolder recurses; the class is the first folder below the split."""
+    shutil.copytree(image_folder / "rocks", tmp_path / "d")
+    train = tmp_path / "d" / "train"
+    (train / "brick" / "a" / "b").mkdir(parents=True)
+    (train / "brick" / "3.png").rename(train / "brick" / "a" / "b" / "3.png")
+    image = (train / "brick" / "0.png").read_bytes()
+    for hidden in (".thumbs", "grass/.thumbs", "grass/deep/.x", "../.thumbs/grass"):
+        (train / hidden).mkdir(parents=True)
+        (train / hidden / "x.png").write_bytes(image)
+    (train / "grass" / "._0.png").write_bytes(image)
+    (train / ".ipynb_checkpoints").mkdir()
+    for name in layouts(tmp_path):
+        source = open_folder(name, tmp_path)
+        assert source.classes == ("brick", "grass", "gravel"), name
+        found = [(example.name, example.label) for example in source.splits["train"]()]
+        assert len(found) == 12, name
+        assert ("brick/a/b/3.png", 0) in found, name
+        assert len(list(source.splits["test"]())) == 6, name
+
+
+def test_links_that_lead_round_are_passed_over(image_folder, tmp_path, caplog):
+    shutil.copytree(image_folder / "rocks", tmp_path / "d")
+    brick = tmp_path / "d" / "train" / "brick"
+    (tmp_path / "elsewhere").mkdir()
+    (brick / "0.png").rename(tmp_path / "elsewhere" / "0.png")
+    (brick / "there").symlink_to(tmp_path / "elsewhere")
+    (brick / "again").symlink_to(tmp_path / "elsewhere")
+    (brick / "self").symlink_to(brick)
+    (brick / "up").symlink_to(tmp_path / "d")
+    (tmp_path / "elsewhere" / "back").symlink_to(brick)
+    found = [example.name for example in open_folder("d", tmp_path).splits["train"]()]
+    assert len(found) == 12
+    assert "brick/again/0.png" in found
+    assert "brick/up leads to a folder that is read already" in caplog.text
+
+
+def test_a_class_may_be_called_as_a_split_is(image_folder, tmp_path):
+    for label, name in enumerate(("train", "test", "valid")):
+        for split in ("train", "test"):
+            (tmp_path / "d" / split / name).mkdir(parents=True)
+            rocks = image_folder / "rocks" / split / ("brick", "grass", "gravel")[label]
+            shutil.copytree(rocks, tmp_path / "d" / split / name / "deep")
+    for name in layouts(tmp_path):
+        source = open_folder(name, tmp_path)
+        assert source.classes == ("test", "train", "valid"), name
+        amounts = {split: len(list(read())) for split, read in source.splits.items()}
+        assert amounts == {"train": 12, "test": 6}, name
 
 
 def test_one_image_of_each_class_leaves_no_validation(tmp_path, cache_dir):
