@@ -1,10 +1,13 @@
 """One domain as one file: safetensors, with the domain's facts and checksums in its metadata.
 
+Where its images lay is left out: the file is made to go to others.
+
 Nothing is pickled. Reading checks the description, then shapes and dtypes, then every value.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -34,6 +37,8 @@ def write(member: Member, path: str | Path) -> None:
     if path.is_dir() or not path.parent.is_dir():
         raise OSError(f"found no place for a file at {path}; expected a file name in a folder.")
     check_writable(path.parent, "Name another file.")
+    if member.data is not None:
+        member = dataclasses.replace(member, data=member.data.without_place())
     card = json.dumps({**member.card(), "version": __version__})
     metadata = {KEY: card, "sha256": _digest(card)}
     leaves = trees.flatten(trees.to_numpy(member.variables))

@@ -221,8 +221,14 @@ def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, 
     name, spec = member.domain.name, member.data
     if spec is None:
         raise ValueError(f"domain {name!r} does not say where its images are; use `predict`.")
-    if data_dir is not None and spec.dir:
+    if data_dir is not None:
         spec = dataclasses.replace(spec, dir=data_dir)
+    if not spec.dir and spec.source != "embedded":
+        raise FileNotFoundError(
+            f"domain {name!r} came as a file, which does not say where its images are; expected a "
+            f"folder with those of {spec.dataset or spec.name!r} (source {spec.source!r}). Say "
+            "where they are: --data_dir DIR."
+        )
     source = spec.open()
     if source.classes != member.domain.classes:
         raise ValueError(

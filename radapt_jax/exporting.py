@@ -9,8 +9,9 @@ Class names and the image size are in a JSON file beside it, `<path>.json`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,20 @@ def export(
 
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, domain.size, domain.size, 3), jnp.uint8)
-    exported = jax_export.export(jax.jit(predict), platforms=tuple(platforms))(images)
+    with _base_names():
+        exported = jax_export.export(jax.jit(predict), platforms=tuple(platforms))(images)
     facts = {**domain.to_json(), "input": "uint8 (batch, size, size, 3)", "jax": jax.__version__}
     Path(path).write_bytes(exported.serialize())
     Path(f"{path}.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+@contextlib.contextmanager
+def _base_names() -> Iterator[None]:
+    """Let JAX write down the names of source files without the folders of this machine."""
+    entry = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, entry)
+    jax.config.update(entry, r".*[/\\]")
+    try:
+        yield
+    finally:
+        jax.config.update(entry, before)

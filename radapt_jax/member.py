@@ -110,6 +110,7 @@ class Member:
         """
         try:
             _check_card(card)
+            held_out = card.get("held_out")  # older cards have none
             return cls(
                 domain=Domain.from_json(card["domain"]),
                 spec=ModelSpec.from_json(card["network"]),
@@ -119,7 +120,7 @@ class Member:
                 data=DataSpec(**card["data"]) if card["data"] else None,
                 images=card["images"],
                 results=card["results"],
-                held_out=HeldOut.from_json(card["held_out"]) if card.get("held_out") else None,
+                held_out=None if held_out is None else HeldOut.from_json(held_out),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{where} describes no domain: {error!r}.") from error

@@ -67,6 +67,13 @@ class DataSpec:
         if self.dir:
             object.__setattr__(self, "dir", str(Path(self.dir).expanduser().absolute()))
 
+    def without_place(self) -> DataSpec:
+        """Return the same without the folders of this machine, for what leaves it."""
+        own = Path(self.dataset)
+        return dataclasses.replace(
+            self, dir="", dataset=own.name if own.is_absolute() else self.dataset
+        )
+
     def open(self) -> Source:
         source = SOURCES[self.source](self)
         return dataclasses.replace(source, name=self.name)
