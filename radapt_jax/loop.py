@@ -274,10 +274,12 @@ def _compressed_job(
     config: ConfigDict, compressed: Family, name: str
 ) -> Callable[[Family | None], Job]:
     member = compressed[name]
-    spec, source = open_source(member)
+    own = member.data is not None and member.data.dir
+    spec, source = open_source(member, None if own else config.data.dir)
     settings.check_same_images(config, spec)
     splits, held_out = load_splits(spec, source, config.data.cache, member.record)
-    data = DomainData(member.domain, splits, spec, held_out)
+    domain = settings.with_decay(config, member.domain)
+    data = DomainData(domain, splits, spec, held_out)
     _check_export(config, data)
     return lambda _: Job(config, data, member.spec, trees.to_numpy(compressed.variables(name)))
 

@@ -1,8 +1,10 @@
 """Sources, the decoded cache, batches and augmentation."""
 
 import dataclasses
+import importlib
 import io
 import shutil
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import SHARED, SMALL
+from conftest import ROOT, SHARED, SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,8 +21,10 @@ from radapt_jax.data import augment, batches
 from radapt_jax.data.embedded import DOMAINS, open_embedded
 from radapt_jax.data.folder import open_folder
 from radapt_jax.data.images import centre_crop, decode
-from radapt_jax.data.loading import load_domain
+from radapt_jax.data.loading import USUAL, load_domain
 from radapt_jax.data.prepared import open_tfds
+from radapt_jax.domains import Domain
+from radapt_jax.settings import with_decay
 
 FOLDER = {"source": "folder", "size": 16, "resize": 20, "squash": False, "val_fraction": 0.25}
 
@@ -201,11 +205,69 @@ def test_wrong_facts_are_found_before_decoding(image_folder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_decathlons_whole_domains_are_seen_at_72_pixels(image_folder, tmp_path, cache_dir):
+def test_the_decathlons_whole_domains_are_seen_at_72_pixels(
+    image_folder, tmp_path, cache_dir, caplog
+):
     (tmp_path / "svhn").symlink_to(image_folder / "rocks")
-    data = load_domain("svhn", {**FOLDER, "dir": tmp_path, "size": 64, "resize": 72}, {}, cache_dir)
+    defaults = {**FOLDER, "dir": tmp_path, "size": 64, "resize": 72, "adapter_decay": 5e-4}
+    caplog.set_level("INFO", "radapt_jax")
+    data = load_domain("svhn", defaults, {"facts": "svhn"}, cache_dir)
     assert (data.domain.size, data.domain.resize, data.domain.crop) == (72, 72, "centre")
     assert (data.domain.flip, data.domain.adapter_decay) == (False, 1e-4)
+    line = next(line for line in caplog.messages if "the decathlon's" in line)
+    for part in (
+        "svhn: size 72, ",
+        "crop 'centre', ",
+        "flip False, ",
+        "adapter_decay 0.0001 (",
+        "size 64",
+        "flip True",
+        "adapter_decay 0.0005",
+    ):
+        assert part in line, part
+    with pytest.raises(ValueError, match=r"found facts 'svnh'; expected .*'svhn'"):
+        load_domain("svhn", defaults, {"facts": "svnh"}, cache_dir)
+
+
+def test_what_is_asked_for_wins_over_the_decathlons_facts(image_folder, tmp_path, cache_dir):
+    """A domain's name alone brings no facts; size, resize, decay and options stay where set."""
+    (tmp_path / "svhn").symlink_to(image_folder / "rocks")
+    defaults = {**FOLDER, "dir": tmp_path, "size": 32, "resize": 40, "adapter_decay": 0.0}
+
+    def found(options, **changes):
+        domain = load_domain("svhn", {**defaults, **changes}, options, cache_dir).domain
+        return domain.size, domain.resize, domain.crop, domain.flip, domain.adapter_decay
+
+    assert found({}) == (32, 40, "random", True, None)
+    assert found({}, size=64, resize=72, adapter_decay=5e-4) == (64, 72, "random", True, None)
+    assert found({"facts": "svhn"}) == (32, 40, "centre", False, None)
+    assert found({"facts": "svhn"}, adapter_decay=5e-4) == (32, 40, "centre", False, 1e-4)
+    options = {"facts": "svhn", "flip": True, "adapter_decay": 1e-3, "size": 24}
+    assert found(options) == (24, 40, "centre", True, 1e-3)
+    assert found({"crop": "centre"}) == (40, 40, "centre", True, None)  # all of it, as ever
+
+
+def test_a_domain_is_trained_again_with_the_decay_that_is_asked_for(digits):
+    sys.path.insert(0, str(ROOT))
+    config = importlib.import_module("configs.compress").get_config()
+    sys.path.remove(str(ROOT))
+    domain = dataclasses.replace(digits.domain, adapter_decay=1e-4)
+    assert with_decay(config, domain).adapter_decay == 1e-4
+    config.optim.decay.adapters = 0.0
+    assert with_decay(config, domain).adapter_decay is None
+    config.options.digits = {"adapter_decay": 2e-3}
+    assert with_decay(config, domain).adapter_decay == 2e-3
+
+
+def test_the_usual_values_are_the_configs():
+    sys.path.insert(0, str(ROOT))
+    config = importlib.import_module("configs.base").get_config()
+    sys.path.remove(str(ROOT))
+    found = {**config.data, "adapter_decay": config.optim.decay.adapters}
+    assert all(found.get(key, value) == value for key, value in USUAL.items())
+    assert {key: getattr(Domain, key) for key in ("size", "resize", "crop", "flip")} == {
+        key: value for key, value in USUAL.items() if key != "adapter_decay"
+    }
 
 
 def test_an_unreadable_image_is_named(image_folder, tmp_path, cache_dir):

@@ -18,7 +18,7 @@ from radapt_jax.data.embedded import open_embedded
 from radapt_jax.data.folder import open_folder
 from radapt_jax.data.prepared import open_decathlon, open_tfds
 from radapt_jax.data.sources import Source
-from radapt_jax.domains import Domain, check_name, known_options
+from radapt_jax.domains import DECATHLON, Domain, check_name, decathlon_name, known_options
 from radapt_jax.values import FLAG, PATH, TEXT, check_all, number, one_of, whole
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,10 @@ KINDS = {
     "max_unreadable": number("[0, 1]"),
 }
 FACTS = ("mean", "std", "crop", "flip", "adapter_decay")
-OPTIONS = (*(field.name for field in dataclasses.fields(DataSpec) if field.name != "name"), *FACTS)
+FIELDS = tuple(field.name for field in dataclasses.fields(DataSpec) if field.name != "name")
+OPTIONS = (*FIELDS, *FACTS, "facts")
+# What configs/base.py has where nobody has asked for anything else.
+USUAL = {"size": 64, "resize": 72, "crop": "random", "flip": True, "adapter_decay": 5e-4}
 
 
 class NothingToEvaluate(ValueError):
@@ -130,16 +133,19 @@ def load_domain(
 ) -> DomainData:
     """Open, decode and describe one domain.
 
-    Crop, flip and adapter decay of a Visual Decathlon domain are those of the challenge; with
-    source "decathlon", mean and std too. Others are measured on the training images. Of a domain
-    whose crop is "centre" the network sees the whole shorter side: `size` becomes `resize` (72,
-    as in the original), or the other way round where that is no multiple of 8. `options` override
-    all of this.
+    With source "decathlon", crop, flip, adapter decay, mean and std are those of the Visual
+    Decathlon; with the option facts (the name of one of its domains), all but mean and std. They
+    stand in for what nobody asked for: an adapter decay, or a size and resize, that is not `USUAL`
+    is kept, and `options` override everything. Other means and stds are measured on the training
+    images. Of a domain whose crop is "centre" the network sees the whole shorter side: `size`
+    becomes `resize` (72, as in the original), or the other way round where that is no multiple of
+    8; not so where the crop is the decathlon's, and size or resize were asked for. What differs
+    from the defaults is logged.
 
     Args:
       name: of the domain.
-      defaults: `DataSpec` fields for every domain.
-      options: `DataSpec` fields and mean, std, crop, flip, adapter_decay for this one.
+      defaults: `DataSpec` fields for every domain, and adapter_decay.
+      options: `DataSpec` fields and mean, std, crop, flip, adapter_decay, facts for this one.
       cache_dir: where decoded images are kept.
       record: of the training that this one goes on with, if it does; see `load_splits`.
 
@@ -154,13 +160,16 @@ def load_domain(
                 f"did you mean {close[0]!r}?" if close else f"expected some of {sorted(OPTIONS)}."
             )
             raise ValueError(f"domain {name!r}: found option {option!r}; {hint}")
-    fields = {**defaults, **{key: value for key, value in options.items() if key not in FACTS}}
-    real = fields["source"] == "decathlon"
-    known = known_options((real and fields.get("dataset")) or name, statistics=real)
-    facts = {**known, **{key: options[key] for key in FACTS if key in options}}
-    if facts.get("crop") == "centre" and not options.keys() & {"resize", "size"}:
+    fields = {key: it for key, it in {**defaults, **options}.items() if key in FIELDS}
+    known = _known(name, fields, options)
+    asked = {key for key, it in USUAL.items() if defaults.get(key, it) not in (it, None)}
+    facts = {key: it for key, it in known.items() if key not in asked}
+    facts |= {key: options[key] for key in FACTS if key in options}
+    literal = options.keys() | (set() if "crop" in options else asked)
+    if facts.get("crop") == "centre" and not literal & {"resize", "size"}:
         whole = "resize" if fields["resize"] % 8 == 0 else "size"
         fields["resize"] = fields["size"] = fields[whole]
+    _log_differences(name, defaults, {**fields, **facts}, options, bool(known))
     spec = DataSpec(name=name, **fields)
     source = spec.open()
     shape = {"size": spec.size, "resize": spec.resize, "squash": spec.squash}
@@ -170,6 +179,53 @@ def load_domain(
     mean, std = splits["train"].statistics()
     domain = dataclasses.replace(domain, **{"mean": mean, "std": std, **facts})
     return DomainData(domain, splits, spec, held_out)
+
+
+def _known(name: str, fields: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the decathlon's facts, for its own images and for whoever asks for them.
+
+    Raises:
+      ValueError: facts of a domain that it does not have are asked for.
+    """
+    if "facts" in options:
+        if not isinstance(options["facts"], str) or decathlon_name(options["facts"]) is None:
+            raise ValueError(
+                f"domain {name!r}: found facts {options['facts']!r}; expected the name of a domain "
+                f"of the Visual Decathlon: {sorted(DECATHLON)}."
+            )
+        return known_options(options["facts"])
+    if fields["source"] != "decathlon":
+        return {}
+    return known_options(fields.get("dataset") or name, statistics=True)
+
+
+def _log_differences(
+    name: str,
+    defaults: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    options: Mapping[str, Any],
+    known: bool,
+) -> None:
+    """Log what a domain has otherwise than the config, and why."""
+    usual = {**USUAL, **defaults}
+    if usual["adapter_decay"] is None or chosen.get("adapter_decay") is None:
+        usual["adapter_decay"] = chosen.get("adapter_decay")  # frozen, or as the config has it
+    own = {
+        key: it
+        for key, it in chosen.items()
+        if key in {**usual, **options} and (key not in usual or it != usual[key])
+    }
+    parts = {
+        "its options": [key for key in own if key in options],
+        "the decathlon's" if known else "all of the shorter side": [
+            key for key in own if key not in options
+        ],
+    }
+    for why, keys in parts.items():
+        if keys:
+            found = ", ".join(f"{key} {own[key]!r}" for key in keys)
+            config = ", ".join(f"{key} {usual[key]!r}" for key in keys if key in usual)
+            log.info("%s: %s (%s; config: %s)", name, found, why, config or "none")
 
 
 def load_splits(
