@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from radapt_jax import compression, files, optim, values
 from radapt_jax.data import loading
+from radapt_jax.data.facts import USUAL
 from radapt_jax.data.loading import DataSpec
 from radapt_jax.domains import Domain, check_apart, check_name
 from radapt_jax.models import ModelSpec
@@ -196,7 +197,7 @@ def with_decay(config: ConfigDict, domain: Domain) -> Domain:
     options, found = domain_options(config, domain.name), config.optim.decay.adapters
     if "adapter_decay" in options:
         return dataclasses.replace(domain, adapter_decay=options["adapter_decay"])
-    asked = found not in (None, loading.USUAL["adapter_decay"])
+    asked = found not in (None, USUAL["adapter_decay"])
     return dataclasses.replace(domain, adapter_decay=None) if asked else domain
 
 

@@ -19,9 +19,10 @@ from PIL import Image
 
 from radapt_jax.data import augment, batches
 from radapt_jax.data.embedded import DOMAINS, open_embedded
+from radapt_jax.data.facts import USUAL
 from radapt_jax.data.folder import open_folder
 from radapt_jax.data.images import centre_crop, decode
-from radapt_jax.data.loading import USUAL, load_domain
+from radapt_jax.data.loading import load_domain
 from radapt_jax.data.prepared import open_tfds
 from radapt_jax.domains import Domain
 from radapt_jax.settings import with_decay

@@ -15,10 +15,11 @@ from radapt_jax.data import cutting
 from radapt_jax.data.cache import Split, load_split
 from radapt_jax.data.cutting import HeldOut, OtherImages, Record
 from radapt_jax.data.embedded import open_embedded
+from radapt_jax.data.facts import FACTS, USUAL, decathlon_facts, log_differences, settled
 from radapt_jax.data.folder import open_folder
 from radapt_jax.data.prepared import open_decathlon, open_tfds
 from radapt_jax.data.sources import Source
-from radapt_jax.domains import DECATHLON, Domain, check_name, decathlon_name, known_options
+from radapt_jax.domains import Domain, check_name
 from radapt_jax.values import FLAG, PATH, TEXT, check_all, number, one_of, whole
 
 log = logging.getLogger(__name__)
@@ -100,11 +101,8 @@ KINDS = {
     "subset": whole(0),
     "max_unreadable": number("[0, 1]"),
 }
-FACTS = ("mean", "std", "crop", "flip", "adapter_decay")
 FIELDS = tuple(field.name for field in dataclasses.fields(DataSpec) if field.name != "name")
 OPTIONS = (*FIELDS, *FACTS, "facts")
-# What configs/base.py has where nobody has asked for anything else.
-USUAL = {"size": 64, "resize": 72, "crop": "random", "flip": True, "adapter_decay": 5e-4}
 
 
 class NothingToEvaluate(ValueError):
@@ -160,72 +158,21 @@ def load_domain(
                 f"did you mean {close[0]!r}?" if close else f"expected some of {sorted(OPTIONS)}."
             )
             raise ValueError(f"domain {name!r}: found option {option!r}; {hint}")
-    fields = {key: it for key, it in {**defaults, **options}.items() if key in FIELDS}
-    known = _known(name, fields, options)
-    asked = {key for key, it in USUAL.items() if defaults.get(key, it) not in (it, None)}
-    facts = {key: it for key, it in known.items() if key not in asked}
-    facts |= {key: options[key] for key in FACTS if key in options}
-    literal = options.keys() | (set() if "crop" in options else asked)
-    if facts.get("crop") == "centre" and not literal & {"resize", "size"}:
-        whole = "resize" if fields["resize"] % 8 == 0 else "size"
-        fields["resize"] = fields["size"] = fields[whole]
-    _log_differences(name, defaults, {**fields, **facts}, options, bool(known))
+    usual = {**USUAL, **defaults}
+    fields = {key: it for key, it in {**usual, **options}.items() if key in FIELDS}
+    known = decathlon_facts(name, fields, options)
+    chosen = settled(usual, fields, known, options)
+    fields |= {key: chosen.pop(key) for key in ("size", "resize")}
+    log_differences(name, usual, {**fields, **chosen}, options, known)
     spec = DataSpec(name=name, **fields)
     source = spec.open()
     shape = {"size": spec.size, "resize": spec.resize, "squash": spec.squash}
     not_measured = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    domain = Domain(name, source.classes, **{**not_measured, **shape, **facts})  # checks first
+    domain = Domain(name, source.classes, **{**not_measured, **shape, **chosen})  # checks first
     splits, held_out = load_splits(spec, source, cache_dir, record)
     mean, std = splits["train"].statistics()
-    domain = dataclasses.replace(domain, **{"mean": mean, "std": std, **facts})
+    domain = dataclasses.replace(domain, **{"mean": mean, "std": std, **chosen})
     return DomainData(domain, splits, spec, held_out)
-
-
-def _known(name: str, fields: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the decathlon's facts, for its own images and for whoever asks for them.
-
-    Raises:
-      ValueError: facts of a domain that it does not have are asked for.
-    """
-    if "facts" in options:
-        if not isinstance(options["facts"], str) or decathlon_name(options["facts"]) is None:
-            raise ValueError(
-                f"domain {name!r}: found facts {options['facts']!r}; expected the name of a domain "
-                f"of the Visual Decathlon: {sorted(DECATHLON)}."
-            )
-        return known_options(options["facts"])
-    if fields["source"] != "decathlon":
-        return {}
-    return known_options(fields.get("dataset") or name, statistics=True)
-
-
-def _log_differences(
-    name: str,
-    defaults: Mapping[str, Any],
-    chosen: Mapping[str, Any],
-    options: Mapping[str, Any],
-    known: bool,
-) -> None:
-    """Log what a domain has otherwise than the config, and why."""
-    usual = {**USUAL, **defaults}
-    if usual["adapter_decay"] is None or chosen.get("adapter_decay") is None:
-        usual["adapter_decay"] = chosen.get("adapter_decay")  # frozen, or as the config has it
-    own = {
-        key: it
-        for key, it in chosen.items()
-        if key in {**usual, **options} and (key not in usual or it != usual[key])
-    }
-    parts = {
-        "its options": [key for key in own if key in options],
-        "the decathlon's" if known else "all of the shorter side": [
-            key for key in own if key not in options
-        ],
-    }
-    for why, keys in parts.items():
-        if keys:
-            found = ", ".join(f"{key} {own[key]!r}" for key in keys)
-            config = ", ".join(f"{key} {usual[key]!r}" for key in keys if key in usual)
-            log.info("%s: %s (%s; config: %s)", name, found, why, config or "none")
 
 
 def load_splits(
