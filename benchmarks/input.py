@@ -145,6 +145,7 @@ def imagenet(folder, repeats):
         np.full((rows.IMAGENET, 2), 72, np.int32),
         np.zeros(rows.IMAGENET, np.int32),
         np.full(rows.IMAGENET, -1, np.int64),
+        np.zeros(rows.IMAGENET, np.uint64),
         np.zeros((rows.IMAGENET, 2, 3)),
         (),
         np.arange(rows.IMAGENET),

@@ -1,10 +1,13 @@
 """One domain as one file: safetensors, with the domain's facts and checksums in its metadata.
 
+Where its images lay is left out: the file is made to go to others.
+
 Nothing is pickled. Reading checks the description, then shapes and dtypes, then every value.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -31,6 +34,8 @@ def write(member: Member, path: str | Path) -> None:
     """
     path = Path(path)
     check_file_place(path)
+    if member.data is not None:
+        member = dataclasses.replace(member, data=member.data.without_place())
     card = json.dumps({**member.card(), "version": __version__})
     metadata = {KEY: card, "sha256": _digest(card)}
     leaves = trees.flatten(trees.to_numpy(member.variables))

@@ -215,8 +215,9 @@ def _facts(data: DomainData, plan: Plan) -> dict[str, Any]:
     """Return what a training must go on with as it began."""
     spec = dataclasses.asdict(data.spec)
     del spec["dir"]
-    splits = {name: len(split) for name, split in data.splits.items()}
-    facts = {"domain": data.domain.to_json(), "data": spec, "images": splits, "decay": plan.decay}
+    images: dict[str, Any] = {name: len(split) for name, split in data.splits.items()}
+    images["held out"] = data.held_out.digest if data.held_out.names else None
+    facts = {"domain": data.domain.to_json(), "data": spec, "images": images, "decay": plan.decay}
     return json.loads(json.dumps(facts))
 
 

@@ -117,8 +117,8 @@ def evaluate_family(
     """Evaluate domains of a family (default: all) on one split.
 
     A domain without a labelled test split is evaluated on val; the row says so. Among all
-    domains, one whose images are not there or not known, or were all trained on, gets a row without
-    top-1, and a warning.
+    domains, one whose images are not there or not known, or may all have been trained on, gets a
+    row without top-1, and a warning.
 
     Args:
       data_dir: where the images are now, if they have moved.
@@ -129,7 +129,7 @@ def evaluate_family(
       KeyError: no such domain.
       FileNotFoundError: the images of a domain that was asked for by name are not there.
       ValueError: a domain that was asked for does not say where its images are, or they have
-        other classes.
+        other classes, or are not divided into train and val as its training did.
     """
     rows = []
     for name in family.domains if domains is None else domains:
@@ -138,7 +138,7 @@ def evaluate_family(
         with hosts.agreed():
             try:
                 spec, source = open_source(member, data_dir)
-                which, images = load_one_split(spec, source, split, cache_dir)
+                which, images = load_one_split(spec, source, split, cache_dir, member.record)
             except (FileNotFoundError, NothingToEvaluate) as error:
                 if domains is not None:
                     raise
@@ -221,8 +221,14 @@ def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, 
         raise NothingToEvaluate(
             f"domain {name!r}: its card does not say where its images are; use `predict`."
         )
-    if data_dir is not None and spec.dir:
+    if data_dir is not None:
         spec = dataclasses.replace(spec, dir=data_dir)
+    if not spec.dir and spec.source != "embedded":
+        raise FileNotFoundError(
+            f"domain {name!r} came as a file, which does not say where its images are; expected a "
+            f"folder with those of {spec.dataset or spec.name!r} (source {spec.source!r}). Say "
+            "where they are: --data_dir DIR."
+        )
     source = spec.open()
     if source.classes != member.domain.classes:
         raise ValueError(

@@ -10,9 +10,10 @@ program that they are of.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def export(
 
     (batch,) = jax_export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, domain.size, domain.size, 3), jnp.uint8)
-    program = bytes(jax_export.export(jax.jit(predict), platforms=chosen)(images).serialize())
+    with _base_names():
+        program = bytes(jax_export.export(jax.jit(predict), platforms=chosen)(images).serialize())
     facts = {
         **domain.to_json(),
         "input": "uint8 (batch, size, size, 3)",
@@ -82,3 +84,15 @@ def _checked(platforms: str | Sequence[str]) -> tuple[str, ...]:
             f"found platforms {unknown}; expected one or several of {list(PLATFORMS)}.{hint}"
         )
     return chosen
+
+
+@contextlib.contextmanager
+def _base_names() -> Iterator[None]:
+    """Let JAX write down the names of source files without the folders of this machine."""
+    entry = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, entry)
+    jax.config.update(entry, r".*[/\\]")
+    try:
+        yield
+    finally:
+        jax.config.update(entry, before)

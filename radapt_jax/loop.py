@@ -188,14 +188,18 @@ def _is_finished(config: ConfigDict, family: Family | None, name: str) -> bool:
 
 def _job(config: ConfigDict, name: str) -> Callable[[Family | None], Job]:
     """Open a domain's images; return what makes a job of it once the family is there."""
+    dense = None
+    if config.adapter.kind == "joint" and config.compress.dense:
+        dense = checkpoint.load_member(config.compress.dense, name)
     data = load_domain(
         name,
         settings.data_defaults(config),
         settings.domain_options(config, name),
         config.data.cache,
+        dense.record if dense else None,
     )
     _check_export(config, data)
-    return lambda family: _start(config, family, data)
+    return lambda family: _start(config, family, data, dense)
 
 
 def _check_export(config: ConfigDict, data: DomainData) -> None:
@@ -207,7 +211,9 @@ def _check_export(config: ConfigDict, data: DomainData) -> None:
         )
 
 
-def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
+def _start(
+    config: ConfigDict, family: Family | None, data: DomainData, dense: Member | None
+) -> Job:
     """Return where a domain's training starts.
 
     From the backbone: its filters (and shared β), and the norms of its source domain with their
@@ -224,8 +230,7 @@ def _start(config: ConfigDict, family: Family | None, data: DomainData) -> Job:
         return Job(config, data, spec, fresh)
     assert family is not None, "settings.check wants init_from for start='backbone'"
     params = trees.to_numpy(family.shared_for(spec))
-    if joins and config.compress.dense:
-        dense = checkpoint.load_member(config.compress.dense, data.domain.name)
+    if dense is not None:
         member, error = compression.join(family, dense)
         log.info("%s: joins with a relative error of %.3f of its α.", data.domain.name, error)
         results = {"projection_error": error}
@@ -296,9 +301,12 @@ def _compressed_job(
     config: ConfigDict, compressed: Family, name: str
 ) -> Callable[[Family | None], Job]:
     member = compressed[name]
-    spec, source = open_source(member)
+    own = member.data is not None and member.data.dir
+    spec, source = open_source(member, None if own else config.data.dir)
     settings.check_same_images(config, spec)
-    data = DomainData(member.domain, load_splits(spec, source, config.data.cache), spec)
+    splits, held_out = load_splits(spec, source, config.data.cache, member.record)
+    domain = settings.with_decay(config, member.domain)
+    data = DomainData(domain, splits, spec, held_out)
     _check_export(config, data)
     return lambda _: Job(config, data, member.spec, trees.to_numpy(compressed.variables(name)))
 
@@ -356,6 +364,7 @@ def _add(
         data=job.data.spec,
         images={split: len(part) for split, part in job.data.splits.items()},
         results=results,
+        held_out=job.data.held_out,
     )
     before = [family[name]] if name in family else []
     family.add(name, member)

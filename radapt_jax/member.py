@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from radapt_jax import trees
+from radapt_jax.data.cutting import HeldOut, Record
 from radapt_jax.data.loading import DataSpec
 from radapt_jax.domains import Domain
 from radapt_jax.models import ModelSpec
@@ -29,6 +30,7 @@ class Member:
         of those it is added to.
       data: where its images are, if they are known.
       images: number of images by split.
+      held_out: which images of train its training held out for validation; None: not known.
       results: top-1 in percent by split, and whatever else training found.
     """
 
@@ -40,6 +42,12 @@ class Member:
     data: DataSpec | None = None
     images: Mapping[str, int] = dataclasses.field(default_factory=dict)
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    held_out: HeldOut | None = None
+
+    @property
+    def record(self) -> Record:
+        """What is known of the images it was trained on."""
+        return Record(self.held_out, self.images)
 
     def __repr__(self) -> str:
         return (
@@ -96,6 +104,7 @@ class Member:
             "parameters": self.parameters(),
             "data": dataclasses.asdict(self.data) if self.data else None,
             "images": dict(self.images),
+            "held_out": self.held_out.to_json() if self.held_out else None,
             "results": dict(self.results),
         }
 
@@ -108,6 +117,7 @@ class Member:
         """
         try:
             _check_card(card)
+            held_out = card.get("held_out")  # older cards have none
             return cls(
                 domain=Domain.from_json(card["domain"]),
                 spec=ModelSpec.from_json(card["network"]),
@@ -117,6 +127,7 @@ class Member:
                 data=DataSpec(**card["data"]) if card["data"] else None,
                 images=card["images"],
                 results=card["results"],
+                held_out=None if held_out is None else HeldOut.from_json(held_out),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{where} describes no domain: {error!r}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from ml_collections import ConfigDict
 
 from radapt_jax import compression, files, methods, optim, values
 from radapt_jax.data import loading
+from radapt_jax.data.facts import USUAL
 from radapt_jax.data.loading import DataSpec
-from radapt_jax.domains import check_apart, check_name
+from radapt_jax.domains import Domain, check_apart, check_name
 from radapt_jax.models import ModelSpec
 from radapt_jax.values import FLAG, PATH, TEXT, number, one_of, optional, several, whole
 
@@ -185,13 +187,23 @@ def schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
 
 
 def data_defaults(config: ConfigDict) -> dict[str, Any]:
-    """Return the fields of a `DataSpec` that hold for every domain."""
+    """Return what holds for every domain: fields of a `DataSpec`, and the decay of adapters."""
     return {
         **{key: config.data[key] for key in DATA},
         "train_fraction": config.train_fraction,
         "images_per_class": config.images_per_class,
         "subset": config.seed,
+        "adapter_decay": config.optim.decay.adapters,
     }
+
+
+def with_decay(config: ConfigDict, domain: Domain) -> Domain:
+    """Return a domain that is trained again, with the decay of adapters that is asked for now."""
+    options, found = domain_options(config, domain.name), config.optim.decay.adapters
+    if "adapter_decay" in options:
+        return dataclasses.replace(domain, adapter_decay=options["adapter_decay"])
+    asked = found not in (None, USUAL["adapter_decay"])
+    return dataclasses.replace(domain, adapter_decay=None) if asked else domain
 
 
 def check_same_images(config: ConfigDict, spec: DataSpec) -> None:

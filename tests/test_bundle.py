@@ -2,17 +2,23 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import chex
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import SMALL
 from families import empty_family, member_of, whole
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import radapt_jax
 from radapt_jax import Family, __main__, bundle, checkpoint
 from radapt_jax.compression import compress_family, rank_rule
+from radapt_jax.data.loading import load_domain
+from radapt_jax.evaluate import evaluate_family
 
 NARROW = 1 / 32
 
@@ -20,7 +26,8 @@ NARROW = 1 / 32
 @pytest.fixture(scope="module")
 def family(digits, faces):
     family = empty_family()
-    family.add("digits", member_of(digits, "parallel", 1))
+    member = member_of(digits, "parallel", 1)
+    family.add("digits", dataclasses.replace(member, held_out=digits.held_out))
     family.add("faces", member_of(faces, "series", 2))
     return family
 
@@ -47,6 +54,33 @@ def test_round_trip(family, file, digits):
     assert card["shared"] == family.fingerprint
     assert card["version"]
     assert file.stat().st_size < 120_000  # width 1/8
+
+
+def test_what_leaves_the_machine_does_not_say_where_it_lay(image_folder, cache_dir, tmp_path):
+    """And `evaluate` says how to name the place where the images are now."""
+    fields = {**SMALL, "source": "folder", "dir": image_folder}
+    data = load_domain("stones", fields, {"dataset": str(image_folder / "rocks")}, cache_dir)
+    made = dataclasses.replace(
+        member_of(data, "parallel", 1), data=data.spec, held_out=data.held_out
+    )
+    family = empty_family()
+    family.add("stones", made)
+    family.save_domain("stones", tmp_path / "file")
+    family.export("stones", tmp_path / "stablehlo", platforms=["cpu"])
+    places = (image_folder, Path(radapt_jax.__file__).parent, Path(jax.__file__).parents[1])
+    for path in tmp_path.iterdir():
+        for place in (*places, Path.home()):
+            assert f"{place}/".encode() not in path.read_bytes(), (path.name, place)
+    family.save(tmp_path / "workdir")  # which stays
+    assert Family.load(tmp_path / "workdir")["stones"].data == data.spec
+    other = Family(family.shared)
+    other.load_domain(tmp_path / "file")
+    with pytest.raises(FileNotFoundError, match=r"'rocks'.*--data_dir DIR"):
+        evaluate_family(other, domains=["stones"], cache_dir=cache_dir)
+    (row,) = evaluate_family(other, cache_dir=cache_dir, data_dir=image_folder)
+    assert (row.split, row.count) == ("test", 6)
+    (row,) = evaluate_family(other, cache_dir=cache_dir, data_dir=image_folder, split="val")
+    assert row.count == len(data.splits["val"])
 
 
 def test_a_jointly_compressed_domain(digits, tmp_path):
@@ -172,8 +206,9 @@ def test_every_entry_of_a_card_with_odd_values(file, family, tmp_path):
             except ValueError:
                 continue
             assert path[0] in ("domain", "network", "method", "images", "results", "version",
-                               "parameters", "data"), path  # fmt: skip
+                               "parameters", "data", "held_out"), path  # fmt: skip
             assert np.isfinite(other[name].domain.mean).all()
+            assert other[name].held_out in (None, family["digits"].held_out)
     for path in entries(json.loads(whole)):
         for value in (entries, *ODD):
             shared.write_text(json.dumps(changed(json.loads(whole), path, value)))

@@ -265,6 +265,8 @@ def test_facts_go_with_the_images_not_with_the_name(prepared):
     data = load_domain("numbers", fields, {"dataset": "svhn"}, prepared / "cache")
     assert (data.domain.mean, data.domain.size) == (DECATHLON["svhn"].mean, 72)
     assert not data.domain.flip
+    asked = load_domain("svhn", {**fields, "adapter_decay": 0.0}, {}, prepared / "cache")
+    assert (asked.domain.adapter_decay, asked.domain.size) == (None, 72)  # the config's decay
 
 
 def test_fewer_training_images(prepared):

@@ -319,7 +319,7 @@ def test_the_commands(clone, cache_dir):
         clone, "eval.py", "--workdir", "runs/b", "--domains", "faces", "--split", "val",
         "--cache", str(cache_dir), "--format", "markdown",
     )  # fmt: skip
-    assert done.stdout.count("| faces | parallel | 2 | train (108) | val (12) |") == 1
+    assert done.stdout.count("| faces | parallel | 2 | train (103) | val (17) |") == 1
     rows = json.loads((clone / "runs" / "b" / "results.json").read_text())
     assert [row["domain"] for row in rows] == ["pictures", "digits", "faces"]
     assert list((clone / "runs" / "b" / "tensorboard" / "faces").glob("events*"))

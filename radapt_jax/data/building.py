@@ -18,6 +18,7 @@ import numpy as np
 import tqdm
 
 from radapt_jax import hosts
+from radapt_jax.data.cutting import HASHES, hashed
 from radapt_jax.data.images import decode
 from radapt_jax.data.sources import Example, Source
 from radapt_jax.writable import check_writable
@@ -36,6 +37,7 @@ class Decoded(NamedTuple):
     pixels: np.ndarray  # uint8, one image after another
     labels: np.ndarray  # int32 (n,)
     ids: np.ndarray  # int64 (n,)
+    names: np.ndarray  # uint64 (n,), hashed
     extents: np.ndarray  # int32 (n, 2)
     sums: np.ndarray  # float64 (n, 2, 3), of pixels and of their squares, by channel
     unreadable: list[tuple[str, int]]  # problem and id
@@ -125,7 +127,7 @@ def _fill(building: Path, source: Source, split: str, resize: int, squash: bool)
         raise ValueError(f"domain {source.name!r}: split {split!r} holds no image.")
     index = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("labels", "ids", "extents", "sums")
+        for name in ("labels", "ids", "names", "extents", "sums")
     }
     unknown = int((index["labels"] < 0).sum())
     if 0 < unknown < len(index["labels"]):
@@ -197,6 +199,7 @@ def _decode(examples: list[Example], resize: int, squash: bool) -> Decoded:
         pixels=np.concatenate([image.reshape(-1) for image in images] or [np.empty(0, np.uint8)]),
         labels=np.array([example.label for example in readable], np.int32),
         ids=np.array([example.image_id for example in readable], np.int64),
+        names=np.array([hashed(example.name or example.where) for example in readable], HASHES),
         extents=np.array([image.shape[:2] for image in images], np.int32).reshape(-1, 2),
         sums=np.array([_sums(image) for image in images]).reshape(-1, 2, 3),
         unreadable=unreadable,

@@ -19,9 +19,9 @@ from radapt_jax.data.sources import Source
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 DAMAGE = (ValueError, LookupError, TypeError, OSError, EOFError, zipfile.BadZipFile)
-INDEX = ("offsets", "extents", "labels", "ids", "sums")  # arrays of `Split`
+INDEX = ("offsets", "extents", "labels", "ids", "names", "sums")  # arrays of `Split`
 RESIDENT_LIMIT = 1 << 30  # bytes of a file that may be mapped into memory at a time
 AROUND = 1 << 16  # bytes that the kernel maps with a page that is read
 
@@ -57,6 +57,7 @@ class Split:
       extents: int32 (n, 2), height and width of image i.
       labels: int32 (n,); -1 where they are not known.
       ids: int64 (n,), the challenge's number of image i; -1 where it has none.
+      names: uint64 (n,), the hashed name of image i; see `cutting.hashed`.
       sums: float64 (n, 2, 3), sum of pixels and of their squares, by image and channel.
       unread: ids of the images of the split that could not be read.
       index: which of the n images belong to this split, in order.
@@ -67,6 +68,7 @@ class Split:
     extents: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
+    names: np.ndarray
     sums: np.ndarray
     unread: tuple[int, ...]
     index: np.ndarray
@@ -81,6 +83,11 @@ class Split:
     def targets(self) -> np.ndarray:
         """Labels of this split's images, int32 (len,)."""
         return self.labels[self.index]
+
+    @property
+    def own_names(self) -> np.ndarray:
+        """Hashed names of this split's images, uint64 (len,)."""
+        return self.names[self.index]
 
     @property
     def labelled(self) -> bool:

@@ -44,7 +44,7 @@ def open_embedded(name: str) -> Source:
 
     def reader(split: str) -> Callable[[], Iterable[Example]]:
         return lambda: (
-            Example(f"{name} {split} {index}", label, image)
+            Example(f"{name} {split} {index}", label, image, name=str(index))
             for index, (label, image) in enumerate(load()[split])
         )
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from radapt_jax.data import cutting
 from radapt_jax.data.cache import Split, load_split
+from radapt_jax.data.cutting import HeldOut, OtherImages, Record
 from radapt_jax.data.embedded import open_embedded
+from radapt_jax.data.facts import FACTS, USUAL, decathlon_facts, log_differences, settled
 from radapt_jax.data.folder import open_folder
 from radapt_jax.data.prepared import open_decathlon, open_tfds
 from radapt_jax.data.sources import Source
-from radapt_jax.domains import Domain, check_name, known_options
+from radapt_jax.domains import Domain, check_name
 from radapt_jax.values import FLAG, PATH, TEXT, check_all, number, one_of, whole
 
 log = logging.getLogger(__name__)
@@ -32,9 +35,11 @@ class DataSpec:
       dir: folder of the domains ("folder"), or `data_dir` ("tfds", "decathlon").
       dataset: name of the folder or dataset, if it is not the domain's.
       size, resize, squash: as in `Domain`.
-      val: how a validation split is cut from train where there is none: "random" images, or
-        "blocks", the last images of each class (where neighbours in a class look alike).
-      val_fraction: share of each class that goes to validation; one image stays at the least.
+      val: how a validation split is cut from train where there is none: "random" images, by a
+        hash of their names, or "blocks", the last images of each class (where neighbours in a
+        class look alike).
+      val_fraction: share of each class that goes to validation, exactly so of "blocks"; of two
+        images one goes and one stays at the least.
       train_on: "train", or "train+val": the validation images train too, and none are left.
       train_fraction: share of each class's training images that is used, one at the least.
       images_per_class: the most training images of a class that are used; 0: no limit.
@@ -63,6 +68,13 @@ class DataSpec:
         if self.dir:
             object.__setattr__(self, "dir", str(Path(self.dir).expanduser().absolute()))
 
+    def without_place(self) -> DataSpec:
+        """Return the same without the folders of this machine, for what leaves it."""
+        own = Path(self.dataset)
+        return dataclasses.replace(
+            self, dir="", dataset=own.name if own.is_absolute() else self.dataset
+        )
+
     def open(self) -> Source:
         source = SOURCES[self.source](self)
         return dataclasses.replace(source, name=self.name)
@@ -89,39 +101,51 @@ KINDS = {
     "subset": whole(0),
     "max_unreadable": number("[0, 1]"),
 }
-FACTS = ("mean", "std", "crop", "flip", "adapter_decay")
-OPTIONS = (*(field.name for field in dataclasses.fields(DataSpec) if field.name != "name"), *FACTS)
+FIELDS = tuple(field.name for field in dataclasses.fields(DataSpec) if field.name != "name")
+OPTIONS = (*FIELDS, *FACTS, "facts")
 
 
 class NothingToEvaluate(ValueError):
-    """All images with labels were trained on, or it is not known where they are."""
+    """No images with labels are known that were not trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DomainData:
-    """A domain's facts, its splits (train, and val and test where there are any), its spec."""
+    """A domain's facts, its splits (train, and val and test where there are any), its spec.
+
+    `held_out` are the images of val, if they were cut from train.
+    """
 
     domain: Domain
     splits: Mapping[str, Split]
     spec: DataSpec
+    held_out: HeldOut = dataclasses.field(default_factory=HeldOut)
 
 
 def load_domain(
-    name: str, defaults: Mapping[str, Any], options: Mapping[str, Any], cache_dir: str | Path
+    name: str,
+    defaults: Mapping[str, Any],
+    options: Mapping[str, Any],
+    cache_dir: str | Path,
+    record: Record | None = None,
 ) -> DomainData:
     """Open, decode and describe one domain.
 
-    Crop, flip and adapter decay of a Visual Decathlon domain are those of the challenge; with
-    source "decathlon", mean and std too. Others are measured on the training images. Of a domain
-    whose crop is "centre" the network sees the whole shorter side: `size` becomes `resize` (72,
-    as in the original), or the other way round where that is no multiple of 8. `options` override
-    all of this.
+    With source "decathlon", crop, flip, adapter decay, mean and std are those of the Visual
+    Decathlon; with the option facts (the name of one of its domains), all but mean and std. They
+    stand in for what nobody asked for: an adapter decay, or a size and resize, that is not `USUAL`
+    is kept, and `options` override everything. Other means and stds are measured on the training
+    images. Of a domain whose crop is "centre" the network sees the whole shorter side: `size`
+    becomes `resize` (72, as in the original), or the other way round where that is no multiple of
+    8; not so where the crop is the decathlon's, and size or resize were asked for. What differs
+    from the defaults is logged.
 
     Args:
       name: of the domain.
-      defaults: `DataSpec` fields for every domain.
-      options: `DataSpec` fields and mean, std, crop, flip, adapter_decay for this one.
+      defaults: `DataSpec` fields for every domain, and adapter_decay.
+      options: `DataSpec` fields and mean, std, crop, flip, adapter_decay, facts for this one.
       cache_dir: where decoded images are kept.
+      record: of the training that this one goes on with, if it does; see `load_splits`.
 
     Raises:
       ValueError: an unknown option, or whatever the source finds wrong.
@@ -134,31 +158,38 @@ def load_domain(
                 f"did you mean {close[0]!r}?" if close else f"expected some of {sorted(OPTIONS)}."
             )
             raise ValueError(f"domain {name!r}: found option {option!r}; {hint}")
-    fields = {**defaults, **{key: value for key, value in options.items() if key not in FACTS}}
-    real = fields["source"] == "decathlon"
-    known = known_options((real and fields.get("dataset")) or name, statistics=real)
-    facts = {**known, **{key: options[key] for key in FACTS if key in options}}
-    if facts.get("crop") == "centre" and not options.keys() & {"resize", "size"}:
-        whole = "resize" if fields["resize"] % 8 == 0 else "size"
-        fields["resize"] = fields["size"] = fields[whole]
+    usual = {**USUAL, **defaults}
+    fields = {key: it for key, it in {**usual, **options}.items() if key in FIELDS}
+    known = decathlon_facts(name, fields, options)
+    chosen = settled(usual, fields, known, options)
+    fields |= {key: chosen.pop(key) for key in ("size", "resize")}
+    log_differences(name, usual, {**fields, **chosen}, options, known)
     spec = DataSpec(name=name, **fields)
     source = spec.open()
     shape = {"size": spec.size, "resize": spec.resize, "squash": spec.squash}
     not_measured = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    domain = Domain(name, source.classes, **{**not_measured, **shape, **facts})  # checks first
-    splits = load_splits(spec, source, cache_dir)
+    domain = Domain(name, source.classes, **{**not_measured, **shape, **chosen})  # checks first
+    splits, held_out = load_splits(spec, source, cache_dir, record)
     mean, std = splits["train"].statistics()
-    return DomainData(
-        dataclasses.replace(domain, **{"mean": mean, "std": std, **facts}), splits, spec
-    )
+    domain = dataclasses.replace(domain, **{"mean": mean, "std": std, **chosen})
+    return DomainData(domain, splits, spec, held_out)
 
 
-def load_splits(spec: DataSpec, source: Source, cache_dir: str | Path) -> dict[str, Split]:
-    """Decode all splits of a source, as its training needs them.
+def load_splits(
+    spec: DataSpec, source: Source, cache_dir: str | Path, record: Record | None = None
+) -> tuple[dict[str, Split], HeldOut]:
+    """Decode all splits of a source, as its training needs them; tell what was cut from train.
 
     A validation split is cut from train where there is none, or joins train where the spec says
     so; of the training images so many are kept as it says. A split without labels, as that of a
     challenge's test images, is left out.
+
+    Args:
+      record: what the domain's card says of its images, once it has been trained: those that were
+        held out then are so again.
+
+    Raises:
+      OtherImages: the validation images may have been trained on.
     """
     joined = spec.train_on == "train+val"
     parts = [part for part in ("train", "val") if part in source.splits]
@@ -173,13 +204,19 @@ def load_splits(spec: DataSpec, source: Source, cache_dir: str | Path) -> dict[s
             log.info("%s: the images of %s have no labels.", spec.name, name)
     if not splits["train"].labelled:
         raise ValueError(f"domain {spec.name!r}: its training images have no labels.")
-    if "val" not in splits and not joined and spec.val_fraction > 0:
-        val = _validation_positions(splits["train"].targets, spec)
-        if len(val):
-            train = np.setdiff1d(np.arange(len(splits["train"])), val)
-            splits["val"] = splits["train"].subset(val)
-            splits["train"] = splits["train"].subset(train)
-    splits["train"] = splits["train"].subset(_used_positions(splits["train"].targets, spec))
+    cut, whole = "val" not in splits and not joined and spec.val_fraction > 0, splits["train"]
+    if cut and len(val := _held_out(spec, whole, record)):
+        splits["val"] = whole.subset(val)
+        splits["train"] = whole.subset(np.setdiff1d(np.arange(len(whole)), val))
+    held_out = HeldOut.of(splits["val"].own_names if cut and "val" in splits else ())
+    train = splits["train"]
+    used = cutting.choose_used(
+        train.own_names, train.targets, spec.train_fraction, spec.images_per_class, spec.subset
+    )
+    splits["train"] = train.subset(used)
+    if record is not None:
+        there = {name: len(part) for name, part in splits.items() if name in ("train", "val")}
+        cutting.check_record(record, spec.name, there, cut=cut)
     if empty := sorted(set(range(len(source.classes))) - set(splits["train"].targets.tolist())):
         log.warning(
             "%s: %d of %d classes have no training images that can be read, such as %r; they "
@@ -189,18 +226,20 @@ def load_splits(spec: DataSpec, source: Source, cache_dir: str | Path) -> dict[s
             len(source.classes),
             source.classes[empty[0]],
         )
-    return splits
+    return splits, held_out
 
 
 def load_one_split(
-    spec: DataSpec, source: Source, split: str, cache_dir: str | Path
+    spec: DataSpec, source: Source, split: str, cache_dir: str | Path, record: Record
 ) -> tuple[str, Split]:
     """Decode one split; val, or else train, where there are no labels or none of that name.
 
     Return which.
 
     Raises:
-      NothingToEvaluate: only training images have labels, as the validation images trained too.
+      NothingToEvaluate: only training images have labels, as the validation images trained too;
+        or there are no test images with labels, and OtherImages stands against val.
+      OtherImages: see `load_splits`.
     """
     if split == "test" and split in source.splits:
         test = load_test(spec, source, cache_dir)
@@ -212,7 +251,12 @@ def load_one_split(
             "labels: nothing is left to evaluate it on. Score them with --labels, or send them in "
             "with --submission."
         )
-    splits = load_splits(spec, source, cache_dir)
+    try:
+        splits, _ = load_splits(spec, source, cache_dir, record)
+    except OtherImages as error:
+        if split == "test":
+            raise NothingToEvaluate(str(error)) from error
+        raise
     found = next(name for name in (split, "val", "train") if name in splits)
     return found, splits[found]
 
@@ -235,29 +279,9 @@ def _decoded(spec: DataSpec, source: Source, split: str, cache_dir: str | Path) 
     return load_split(source, split, spec.resize, spec.squash, folder, spec.max_unreadable)
 
 
-def _validation_positions(labels: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Choose `val_fraction` of every class, the same ones in every run; at least one of two."""
-    chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        most = len(members) - 1  # one is left to train on
-        amount = min(max(round(spec.val_fraction * len(members)), 1), most)
-        if spec.val == "random":
-            members = np.random.default_rng([len(labels), label]).permutation(members)
-        chosen.append(members[len(members) - amount :])
-    return np.sort(np.concatenate(chosen))
-
-
-def _used_positions(labels: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Choose the training images that are used; more of them include fewer."""
-    if spec.train_fraction == 1.0 and spec.images_per_class == 0:
-        return np.arange(len(labels))
-    chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        amount = max(round(spec.train_fraction * len(members)), 1)
-        if spec.images_per_class:
-            amount = min(amount, spec.images_per_class)
-        order = np.random.default_rng([spec.subset, int(label), 2]).permutation(len(members))
-        chosen.append(members[order[:amount]])
-    return np.sort(np.concatenate(chosen))
+def _held_out(spec: DataSpec, train: Split, record: Record | None) -> np.ndarray:
+    """Return the positions of the images of train that are to validate."""
+    if record is not None and record.held_out is not None:
+        return record.held_out.find(train.own_names, spec.name)
+    names = train.own_names if record is None else None
+    return cutting.choose_held_out(names, train.targets, spec.val, spec.val_fraction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,7 +151,10 @@ def _read(builder: Any, split: str, image: str, label: str) -> Iterator[Example]
         where = f"{builder.name}{config} {split} {index}" + (
             f", image {number}" if numbered else ""
         )
-        yield Example(where, int(record[label]), record[image], number)
+        target, encoded = int(record[label]), record[image]
+        # Preparing a dataset again may change the order of its records, so that is no name.
+        name = str(number) if numbered else f"{target} {hashlib.sha256(encoded).hexdigest()}"
+        yield Example(where, target, encoded, number, name)
 
 
 def _is_integer(feature: Any) -> bool:

@@ -14,13 +14,15 @@ class Example(NamedTuple):
     """One image as it lies on disk: where (for messages), its label, and what `decode` takes.
 
     The label is -1 where it is not known, as of a challenge's test images, and `image_id` is the
-    number under which a challenge knows the image (-1: none).
+    number under which a challenge knows the image (-1: none). `name` tells it from the others of
+    its split wherever the images lie, and however many they are ("": `where` does).
     """
 
     where: str
     label: int
     image: Any
     image_id: int = -1
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
