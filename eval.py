@@ -14,14 +14,16 @@ from typing import Any
 
 from absl import flags
 
-from radapt_jax import challenge, startup
-from radapt_jax.data.batches import CROPS
-from radapt_jax.decathlon_table import run_tables
-from radapt_jax.evaluate import evaluate_family
-from radapt_jax.family import Family
-from radapt_jax.files import located
-from radapt_jax.settings import DTYPES, names
-from radapt_jax.tables import STYLES
+from radapt_jax import startup
+from radapt_jax.data.views import CROPS
+from radapt_jax.decathlon import submission
+from radapt_jax.decathlon.table import run_tables
+from radapt_jax.evaluation.evaluate import evaluate_family
+from radapt_jax.family.family import Family
+from radapt_jax.models.spec import DTYPES
+from radapt_jax.report.render import STYLES
+from radapt_jax.utils.checks import names
+from radapt_jax.utils.files import located
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "finished runs, comma-separated", required=True)
 _DOMAINS = flags.DEFINE_string("domains", "", "comma-separated; default: all")
@@ -60,12 +62,12 @@ def main(_: list[str]) -> None:
             runs[workdir] = evaluate_family(family, domains=wanted, split=_SPLIT.value, **options)
             continue
         family = Family.load(workdir)
-        answers = challenge.answers(family, domains, **options)
+        answers = submission.answers(family, domains, **options)
         if _SUBMISSION.value:
-            challenge.write_submission(answers, located(_SUBMISSION.value))
+            submission.write_submission(answers, located(_SUBMISSION.value))
             print(f"{_SUBMISSION.value}: {sum(map(len, answers.values())):,} images.")
         if _LABELS.value:
-            runs[workdir] = challenge.score_answers(
+            runs[workdir] = submission.score_answers(
                 family, answers, _LABELS.value, options["crops"]
             )
     if runs:

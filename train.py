@@ -9,9 +9,11 @@ On several hosts it is started on each of them; see docs/scale.md.
 from absl import flags
 from ml_collections import config_flags
 
-from radapt_jax import hosts, report, startup
-from radapt_jax.failures import DomainsFailed
-from radapt_jax.loop import train_and_evaluate
+from radapt_jax import startup
+from radapt_jax.experiment.failures import DomainsFailed
+from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.report import results
+from radapt_jax.utils import distributed
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="a recipe: configs/NAME.py")
 _WORKDIR = flags.DEFINE_string(
@@ -31,15 +33,15 @@ flags.mark_flag_as_required("config")
 def main(_: list[str]) -> None:
     place = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or place != (None, None, None):
-        hosts.initialize(*place)
+        distributed.initialize(*place)
     try:
         rows = train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     except DomainsFailed as failed:
-        if failed.rows and hosts.is_main():
-            print(report.table(failed.rows))
+        if failed.rows and distributed.is_main():
+            print(results.table(failed.rows))
         raise
-    if hosts.is_main():
-        print(report.table(rows))
+    if distributed.is_main():
+        print(results.table(rows))
         print(f"Written to {_WORKDIR.value}: results.md, results.json, results.png.")
 
 

@@ -24,12 +24,13 @@ import PIL
 import rows
 from PIL import Image
 
-from radapt_jax.data import augment, batches, building
+from radapt_jax.data import augment, batches, build_cache
 from radapt_jax.data.cache import Pixels, Split, load_split
-from radapt_jax.data.embedded import PICTURES, picture_of
-from radapt_jax.data.resident import DevicePixels
-from radapt_jax.data.sources import Example, Source
-from radapt_jax.domains import DECATHLON, Domain
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.data.domain import Domain
+from radapt_jax.data.pixels import DevicePixels, HostPixels
+from radapt_jax.data.sources.embedded import PICTURES, picture_of
+from radapt_jax.data.sources.source import Example, Source
 
 ROOT = Path(__file__).parents[1]
 BATCH = 128
@@ -85,7 +86,7 @@ def decoding(folder, repeats):
     yield "decode and build a cache, 20,000 JPEG of 96x72", rates(build, len(examples), repeats)
     steady = []
     for _ in range(repeats):
-        parts = building._decoded(iter(examples), 72, False)
+        parts = build_cache._decoded(iter(examples), 72, False)
         done, start, seen = 0, None, 0
         for part in parts:
             done += len(part.labels)
@@ -115,7 +116,7 @@ def reading(folder, name, shapes, repeats, steps=100):
             found = augmented(flat, pixels.resident)
         found.block_until_ready()
 
-    host = batches.HostPixels(split, domain.size)
+    host = HostPixels(split, domain.size)
     resident = DevicePixels(split, lambda tree: jax.device_put(tree, device[0]), device)
     amount = BATCH * steps
     yield (
@@ -150,7 +151,7 @@ def imagenet(folder, repeats):
         (),
         np.arange(rows.IMAGENET),
     )
-    pixels, domain, steps = batches.HostPixels(split, 64), domain_of(), itertools.count()
+    pixels, domain, steps = HostPixels(split, 64), domain_of(), itertools.count()
 
     def run():
         for step in itertools.islice(steps, 1000):

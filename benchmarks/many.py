@@ -21,8 +21,9 @@ import figures
 import machine
 import numpy as np
 
-from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
-from radapt_jax.domains import DECATHLON, Domain
+from radapt_jax import Family, Member, ModelSpec, Parallel, ResNet26, Shared, initial_variables
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.data.domain import Domain
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("what", "unit", "median", "least", "most", "n", "width", "device", "jax", "commit")
@@ -32,9 +33,9 @@ CLASSES, DOMAINS = 100, 1000
 
 def save_many(folder, width):
     """Save a family of one domain, and link it under many names."""
-    spec = ModelSpec(width=width, adapter="parallel", adapter_init="he_normal")
+    spec = ModelSpec(ResNet26(width), Parallel(init="he_normal"))
     variables = initial_variables(spec, CLASSES, seed=0)
-    family = Family(Shared(variables.pop("params"), width=width))
+    family = Family(Shared(variables.pop("params"), ResNet26(width)))
     facts = DECATHLON["cifar100"]
     domain = Domain("first", tuple(map(str, range(CLASSES))), facts.mean, facts.std)
     family.add("first", Member(domain, spec, variables, method="parallel"))

@@ -15,19 +15,23 @@ import machine
 import numpy as np
 import worker
 
-from radapt_jax import ModelSpec, initial_variables, optim, trees
-from radapt_jax.domains import DECATHLON, Domain
-from radapt_jax.fuse import fold
-from radapt_jax.steps import make_train_step
-from radapt_jax.update import State
+from radapt_jax import ModelSpec, ResNet26, initial_variables
+from radapt_jax.adapters import make_options
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.data.domain import Domain
+from radapt_jax.models.fold import fold, folded_spec
+from radapt_jax.train import optim
+from radapt_jax.train.compiled import make_train_step
+from radapt_jax.train.step import TrainState
+from radapt_jax.utils import trees
 
 
 def training(spec, variables, decay, images, labels, classes, dtype):
     """Return a function that takes one training step and waits for it."""
-    names = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay)
+    names = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay, spec.kind)
     optimizer = optim.make_optimizer(names, decay, 1e-4)
     devices = jax.devices()[:1]
-    state = State.create(variables, optimizer, devices)
+    state = TrainState.create(variables, optimizer, devices)
     facts, size = DECATHLON["cifar100"], images.shape[1]
     domain = Domain("noise", tuple(map(str, range(classes))), facts.mean, facts.std, size=size)
     step = make_train_step(spec, domain, optimizer, names, devices=devices, dtype=dtype)
@@ -45,7 +49,7 @@ def training(spec, variables, decay, images, labels, classes, dtype):
 def inferring(spec, variables, folded, images, classes, dtype):
     """Return a function that runs the network once and waits for it."""
     if folded:
-        spec, variables = ModelSpec(width=spec.width), fold(**variables)
+        spec, variables = folded_spec(spec), fold(spec, variables)
     variables = jax.tree.map(jnp.asarray, variables)
     model = spec.build(classes, dtype=dtype)
     apply = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
@@ -56,7 +60,7 @@ def inferring(spec, variables, folded, images, classes, dtype):
 class Ours:
     def setup(self, images, labels, kind, decay, folded, width, classes, dtype, weights):
         self.images, labels = np.load(images), np.load(labels)
-        spec = ModelSpec(width=width, adapter=kind, adapter_init="he_normal")
+        spec = ModelSpec(ResNet26(width), make_options(kind, init="he_normal"))
         self.model, dtype = spec.build(classes), jnp.dtype(dtype)
         self.variables = initial_variables(spec, classes, seed=0)
         np.savez(weights, **trees.flatten(self.variables))

@@ -20,7 +20,17 @@ import machine
 import numpy as np
 
 import radapt_jax as ra
-from radapt_jax import Domain, Family, Member, ModelSpec, Shared, initial_variables, serving
+from radapt_jax import (
+    Domain,
+    Family,
+    Member,
+    ModelSpec,
+    Parallel,
+    ResNet26,
+    Shared,
+    initial_variables,
+)
+from radapt_jax.family.predict import probabilities, stack, statistics
 
 COUNTS = (1, 3, 9)
 CLASSES = 100
@@ -34,9 +44,9 @@ KEY = ("what", "width", "size", "batch")
 
 def make_family(width, size):
     """Nine parallel domains of 100 classes on random shared weights."""
-    spec = ModelSpec(width=width, adapter="parallel", adapter_init="he_normal")
+    spec = ModelSpec(ResNet26(width), Parallel(init="he_normal"))
     params = initial_variables(spec, CLASSES, 0)["params"]
-    family = Family(Shared(params, width=width))
+    family = Family(Shared(params, ResNet26(width)))
     for index in range(max(COUNTS)):
         variables = initial_variables(spec, CLASSES, index)
         domain = Domain(
@@ -71,15 +81,15 @@ def grouped(run_one, names, images):
 def folded_kernels(family, images, names):
     """Every image through its own folded network: a grouped convolution in every layer."""
     domains = list(dict.fromkeys(names))
-    bank = serving.stack([ra.fold(**family.variables(name)) for name in domains])
+    bank = stack([ra.fold(family[name].spec, family.variables(name)) for name in domains])
     which = np.array([domains.index(name) for name in names])
-    model = ModelSpec(width=family.shared.width).build(CLASSES)
-    mean, std = serving.statistics(family[domains[0]].domain)
+    model = ModelSpec(family.shared.backbone).build(CLASSES)
+    mean, std = statistics(family[domains[0]].domain)
 
     @jax.jit
     def run(bank, which, images):
         def one(variables, image):
-            return serving.probabilities(model, variables, image[None], mean, std)[0]
+            return probabilities(model, variables, image[None], mean, std)[0]
 
         return jax.vmap(one)(jax.tree.map(lambda leaf: leaf[which], bank), images)
 
@@ -120,7 +130,7 @@ def measure(arguments):
     repeats = arguments.repeats
 
     plain = Family(family.shared)
-    spec = ModelSpec(width=arguments.width)
+    spec = ModelSpec(ResNet26(arguments.width))
     variables = initial_variables(spec, CLASSES, 0)
     own = {name: variables[name] for name in ("adapters", "batch_stats")}
     plain.add("plain", Member(family["d0"].domain, spec, own))

@@ -12,7 +12,8 @@ pass; what is trained is written, and its momentum read and written.
 
 from typing import NamedTuple
 
-from radapt_jax import ModelSpec, trees
+from radapt_jax import ModelSpec, ResNet26
+from radapt_jax.utils import trees
 
 
 class Conv(NamedTuple):
@@ -23,7 +24,7 @@ class Conv(NamedTuple):
 
 def convolutions(width, size):
     """Return the convolutions of ResNet-26, the stem first; each stage halves the image."""
-    kernels = trees.flatten(ModelSpec(width=width).abstract(1)["params"])
+    kernels = trees.flatten(ModelSpec(ResNet26(width)).abstract(1)["params"])
     convs = {}
     for path, kernel in kernels.items():
         stage = 0 if path.startswith("stem") else int(path.removeprefix("stage")[0])

@@ -19,16 +19,17 @@ def get_config() -> config_dict.ConfigDict:
 
     config.backbone = config_dict.ConfigDict()
     config.backbone.name = "resnet26"
-    config.backbone.width = 1.0  # channel multiplier, a multiple of 1/32
+    config.backbone.width = 1.0  # channel multiplier, of backbones that have one; resnet26: n/32
+    config.backbone.options = config_dict.ConfigDict()  # its other options, if it has any
     config.backbone.dtype = "float32"  # of the computation: "float32" or "bfloat16"
 
     config.adapter = config_dict.ConfigDict()
     config.adapter.kind = "none"  # "none", "series", "parallel", "low_rank" or "joint"
     config.adapter.stages = "early,mid,late"  # which carry adapters; the stem goes with early
     config.adapter.convs = "first,second"  # which convolutions of a block do
-    config.adapter.dropout_first = 0.0  # probability to drop an input channel, first convs
-    config.adapter.dropout_second = 0.0  # the same, second convs; parallel adapters only
-    config.adapter.init = "zeros"  # "zeros" (starts as the backbone) or "he_normal"
+    # Options of the kind, those that are not here at their defaults (radapt_jax/adapters): init
+    # "zeros" or "he_normal"; parallel and low-rank: dropout (first, second); low-rank: ranks.
+    config.adapter.options = config_dict.ConfigDict()
 
     config.compress = config_dict.ConfigDict()
     config.compress.kind = ""  # "joint" (one β for all) or "low_rank" (each its own); "": none

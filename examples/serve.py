@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from radapt_jax import Family
-from radapt_jax.data.embedded import open_embedded
+from radapt_jax.data.sources.embedded import open_embedded
 
 
 def first_images(name, amount):

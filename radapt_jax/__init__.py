@@ -1,26 +1,38 @@
 """Residual adapters in JAX: one network with shared weights, and a small adapter per domain."""
 
-from radapt_jax.checkpoint import Shared
-from radapt_jax.compress import svd
-from radapt_jax.compression import compress_family, join, rank_rule
-from radapt_jax.decathlon_table import decathlon_table, points_table
-from radapt_jax.domains import DECATHLON, Domain
-from radapt_jax.family import Family
-from radapt_jax.fuse import fold
-from radapt_jax.member import Member
-from radapt_jax.models import ModelSpec, resnet26
-from radapt_jax.models.initial import initial_variables
-from radapt_jax.original import family_of_original, import_original
-from radapt_jax.published import published
-from radapt_jax.score import decathlon_points, decathlon_score
+from radapt_jax.adapters import Joint, LowRank, NoAdapter, Options, Parallel, Series
+from radapt_jax.compress.family import compress_family, join, svd
+from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.convert.original import family_of_original, import_original
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.data.domain import Domain
+from radapt_jax.decathlon.published import published
+from radapt_jax.decathlon.score import decathlon_points, decathlon_score
+from radapt_jax.decathlon.table import decathlon_table, points_table
+from radapt_jax.family.family import Family
+from radapt_jax.family.member import Member
+from radapt_jax.family.shared import Shared
+from radapt_jax.models import Placement, ResNet26
+from radapt_jax.models.fold import fold
+from radapt_jax.models.init import initial_variables
+from radapt_jax.models.resnet26 import resnet26
+from radapt_jax.models.spec import ModelSpec
 from radapt_jax.version import __version__
 
 __all__ = [
     "DECATHLON",
     "Domain",
     "Family",
+    "Joint",
+    "LowRank",
     "Member",
     "ModelSpec",
+    "NoAdapter",
+    "Options",
+    "Parallel",
+    "Placement",
+    "ResNet26",
+    "Series",
     "Shared",
     "__version__",
     "compress_family",

@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from radapt_jax import bundle, checkpoint, merging
-from radapt_jax.decathlon_table import points_table
-from radapt_jax.domains import DECATHLON
-from radapt_jax.family import Family
-from radapt_jax.labels import score_submission
-from radapt_jax.settings import names
-from radapt_jax.tables import STYLES
-from radapt_jax.workdir import held
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.decathlon.labels import score_submission
+from radapt_jax.decathlon.table import points_table
+from radapt_jax.experiment.lock import held
+from radapt_jax.family import adapter_file, checkpoint
+from radapt_jax.family import merge as family_merge
+from radapt_jax.family.family import Family
+from radapt_jax.family.merge import Rename
+from radapt_jax.report.render import STYLES
+from radapt_jax.utils.checks import names
 
 
 def ls(arguments: argparse.Namespace) -> None:
@@ -34,7 +36,7 @@ def info(arguments: argparse.Namespace) -> None:
         folder = path if (path / checkpoint.CARD).is_file() else path / "shared"
         card: Any = checkpoint.read_card(folder, "shared weights or domain", str)
     else:
-        card = bundle.read_card(path)
+        card = adapter_file.read_card(path)
     print(json.dumps(card, indent=1))
 
 
@@ -45,7 +47,7 @@ def save(arguments: argparse.Namespace) -> None:
 
 
 def swap(arguments: argparse.Namespace) -> None:
-    member, workdir = bundle.read(arguments.file), Path(arguments.workdir)
+    member, workdir = adapter_file.read(arguments.file), Path(arguments.workdir)
     name = arguments.name or member.domain.name
     if not workdir.is_dir():
         raise FileNotFoundError(f"found no workdir {workdir}; expected one with a family in it.")
@@ -73,7 +75,7 @@ def merge(arguments: argparse.Namespace) -> None:
             "found no --out; expected: merge IN... --out OUT. The folder to write is no longer "
             "named first."
         )
-    merged = merging.merge(arguments.workdirs, map(merging.Rename.parse, arguments.rename))
+    merged = family_merge.merge(arguments.workdirs, map(Rename.parse, arguments.rename))
     out = Path(arguments.out)
     with held(out):
         if any((out / part).exists() for part in ("shared", "domains")):
@@ -93,7 +95,9 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    from radapt_jax.data.decathlon import prepare_decathlon  # tensorflow-datasets loads slowly
+    from radapt_jax.data.decathlon.prepare import (
+        prepare_decathlon,  # tensorflow-datasets loads slowly
+    )
 
     domains = arguments.domains.split(",") if arguments.domains else list(DECATHLON)
     prepare_decathlon(

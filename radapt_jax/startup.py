@@ -11,9 +11,10 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from radapt_jax import command_line, hosts
-from radapt_jax.failures import DomainsFailed
-from radapt_jax.stopping import Stopped
+from radapt_jax import command_line
+from radapt_jax.experiment.failures import DomainsFailed
+from radapt_jax.train.signals import Stopped
+from radapt_jax.utils import distributed
 
 USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, MemoryError, DomainsFailed)
 
@@ -36,7 +37,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells each save in ten lines
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.addFilter(lambda record: record.levelno >= logging.ERROR or hosts.is_main())
+        handler.addFilter(lambda record: record.levelno >= logging.ERROR or distributed.is_main())
         ours = logging.getLogger("radapt_jax")
         ours.addHandler(handler)
         ours.setLevel(logging.INFO)
@@ -44,14 +45,14 @@ def run(main: Callable[[list[str]], None]) -> None:
         try:
             main(argv)
         except Stopped as stopped:
-            hosts.stop(str(stopped), stopped.code)
+            distributed.stop(str(stopped), stopped.code)
         except Exception as error:
             wordy = flags.FLAGS["verbosity"].present and flags.FLAGS.verbosity > 0
             if wordy or not isinstance(error, USER_ERRORS):
-                if not hosts.several():
+                if not distributed.several():
                     raise
                 traceback.print_exc()
             message = error.args[0] if isinstance(error, KeyError) else error
-            hosts.stop(f"error: {message}")
+            distributed.stop(f"error: {message}")
 
     app.run(guarded, flags_parser=command_line.parse)

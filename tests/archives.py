@@ -16,8 +16,8 @@ import numpy as np
 from conftest import SHARED
 from PIL import Image
 
-from radapt_jax.data.archives import DEVKIT, IMAGENET, IMAGES, ArchiveFacts
-from radapt_jax.domains import DECATHLON
+from radapt_jax.data.decathlon.archives import DEVKIT, IMAGENET, IMAGES, ArchiveFacts
+from radapt_jax.data.decathlon.facts import DECATHLON
 
 IMAGES_OF = {
     "imagenet12": "tiny_imagenet",

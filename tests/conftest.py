@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radapt_jax.data.embedded import open_embedded
-from radapt_jax.data.loading import load_domain
+from radapt_jax.data.load import load_domain
+from radapt_jax.data.sources.embedded import open_embedded
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

@@ -4,7 +4,16 @@ import dataclasses
 
 import numpy as np
 
-from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables
+from radapt_jax import (
+    Family,
+    Member,
+    ModelSpec,
+    Placement,
+    ResNet26,
+    Shared,
+    initial_variables,
+)
+from radapt_jax.adapters import make_options
 
 
 def whole(split, positions=None):
@@ -16,8 +25,13 @@ def whole(split, positions=None):
 KINDS = ("none", "parallel", "series", "low_rank")
 
 
+def network(kind="none", width=0.125, *, stages=None, convs=None, **options):
+    """A ResNet-26 with adapters of a kind; `options` are the kind's."""
+    return ModelSpec(ResNet26(width), make_options(kind, **options), Placement(stages, convs))
+
+
 def spec_of(kind, width=0.125):
-    return ModelSpec(width=width, adapter=kind, adapter_init="he_normal")
+    return network(kind, width, init="he_normal")
 
 
 def member_of(data, kind, seed, *, own_weights=False, width=0.125, scale=0.2):
@@ -53,4 +67,4 @@ def of_classes(data, count):
 
 def empty_family(width=0.125):
     params = initial_variables(spec_of("none", width), 2, seed=0)["params"]
-    return Family(Shared(params, width=width))
+    return Family(Shared(params, ResNet26(width)))

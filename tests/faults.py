@@ -118,7 +118,8 @@ def interrupt(
 
 def contents(workdir: Path) -> dict[str, object]:
     """Return all that must be equal: fingerprints of variables, metrics and results."""
-    from radapt_jax import Family, trees
+    from radapt_jax import Family
+    from radapt_jax.utils import trees
 
     family = Family.load(workdir)
     found: dict[str, object] = {

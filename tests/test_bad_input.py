@@ -23,15 +23,20 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from radapt_jax import Domain, Family, ModelSpec, Shared, bundle, checkpoint, loop, settings
-from radapt_jax.data import images
+from radapt_jax import Domain, Family, LowRank, Parallel, ResNet26, Shared
+from radapt_jax.data import images as data_images
 from radapt_jax.data.cache import load_split
+from radapt_jax.data.domain import check_name
 from radapt_jax.data.images import decode
-from radapt_jax.data.loading import DataSpec, load_domain
-from radapt_jax.data.prepared import open_tfds
-from radapt_jax.data.sources import Example, Source
-from radapt_jax.domains import check_name
-from radapt_jax.writable import check_writable
+from radapt_jax.data.load import load_domain
+from radapt_jax.data.sources.source import Example, Source
+from radapt_jax.data.sources.tfds import open_tfds
+from radapt_jax.data.spec import DataSpec
+from radapt_jax.experiment import config as experiment_config
+from radapt_jax.experiment.resume import flat
+from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.family import adapter_file, checkpoint
+from radapt_jax.utils.files import check_writable
 
 some = hypothesis_settings(
     max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
@@ -115,7 +120,7 @@ def test_an_image_is_refused(case):
 
 
 def test_an_image_file_that_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    monkeypatch.setattr(data_images, "MAX_BYTES", 1000)
     (tmp_path / "large.bmp").write_bytes(encoded(PHOTO, "BMP"))
     for image in (tmp_path / "large.bmp", encoded(PHOTO, "BMP")):
         with pytest.raises(ValueError, match="more than 1,000 bytes; store it smaller"):
@@ -467,7 +472,7 @@ REFUSED_CONFIGS = {
     "unknown stage": ({"adapter.stages": "early,last"}, r"stages \['last'\]; expected some of"),
     "unknown convolution": ({"adapter.convs": "third"}, "third"),
     "unknown adapter": ({"adapter.kind": "magic"}, "magic"),
-    "unknown initialiser": ({"adapter.init": "ones"}, "ones"),
+    "unknown initialiser": ({"adapter.options": {"init": "ones"}}, "ones"),
     "unknown backbone": ({"backbone.name": "vgg"}, "vgg"),
     "unknown dtype": ({"backbone.dtype": "float16"}, "float16"),
     "unknown schedule": ({"optim.schedule": "linear"}, "'linear'; expected 'steps'"),
@@ -497,11 +502,17 @@ REFUSED_CONFIGS = {
     "no evaluations": ({"train.evals": 0}, "evals 0"),
     "no logs": ({"train.log_every": 0}, "log_every 0"),
     "smoothing of 1": ({"train.label_smoothing": 1.0}, "label_smoothing 1.0"),
-    "negative dropout": ({"adapter.dropout_first": -0.5}, "dropout_first -0.5"),
-    "dropout of 1": ({"adapter.dropout_second": 1.0}, "dropout_second 1.0"),
+    "negative dropout": (
+        {"adapter.kind": "parallel", "adapter.options": {"dropout": (-0.5, 0.0)}},
+        "dropout .-0.5, 0.0",
+    ),
+    "dropout of 1": (
+        {"adapter.kind": "parallel", "adapter.options": {"dropout": (0.0, 1.0)}},
+        "dropout .0.0, 1.0",
+    ),
     "dropout without parallel adapters": (
-        {"adapter.kind": "series", "adapter.dropout_first": 0.5},
-        "Use adapter='parallel'",
+        {"adapter.kind": "series", "adapter.options": {"dropout": (0.5, 0.0)}},
+        "options .'dropout'. for series adapters; expected some of",
     ),
     "negative seed": ({"seed": -1}, "seed -1"),
     "validation of everything": ({"data.val_fraction": 1.0}, "val_fraction 1.0"),
@@ -541,7 +552,7 @@ def config_with(cache, init_from, changes):
     sys.path.insert(0, str(ROOT))
     config = importlib.import_module("configs.quickstart").get_config("parallel")
     sys.path.remove(str(ROOT))
-    plain = settings._flat(config.to_dict())
+    plain = flat(config.to_dict())
     plain |= {"domains": "digits", "init_from": init_from, "data.cache": str(cache)}
     plain |= {"data.size": 8, "data.resize": 8, "backbone.width": 1 / 32, "train.steps": 0}
     plain = {key: value for key, value in plain.items() if not key.startswith("options")}
@@ -553,7 +564,7 @@ def config_with(cache, init_from, changes):
             for part in above:
                 place = place.setdefault(part, {})
             place[last] = value
-    return settings.ConfigDict(tree, convert_dict=True)
+    return experiment_config.ConfigDict(tree, convert_dict=True)
 
 
 @pytest.fixture(scope="module")
@@ -570,14 +581,14 @@ def test_a_config_is_refused(case, pretrained, tmp_path):
     init_from = INIT if case == "no shared weights there" else str(pretrained)
     config = config_with(tmp_path / "cache", init_from, changes)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        loop.train_and_evaluate(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
 NOWHERE = {  # as root too, whom permissions do not bind
     "a file": lambda root: root / "file",
     "a path under a file": lambda root: root / "file" / "deep" / "run",
-    "a folder that takes no files": lambda root: settings.Path("/proc/radapt_jax/run"),
+    "a folder that takes no files": lambda root: experiment_config.Path("/proc/radapt_jax/run"),
 }
 
 
@@ -586,7 +597,7 @@ def test_a_workdir_that_cannot_be_written_to(case, pretrained, tmp_path):
     (tmp_path / "file").touch()
     config = config_with(tmp_path / "cache", str(pretrained), {})
     with pytest.raises(OSError, match=r"cannot be written to .*--workdir"):
-        loop.train_and_evaluate(config, NOWHERE[case](tmp_path))
+        train_and_evaluate(config, NOWHERE[case](tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -607,7 +618,7 @@ def test_a_damaged_record_of_the_run(content, pretrained, tmp_path):
     (tmp_path / "config.json").write_text(content)
     config = config_with(tmp_path / "cache", str(pretrained), {})
     with pytest.raises(ValueError, match=r"config\.json cannot be read: .*another --workdir"):
-        loop.train_and_evaluate(config, tmp_path)
+        train_and_evaluate(config, tmp_path)
     assert (tmp_path / "config.json").read_text() == content
 
 
@@ -687,7 +698,7 @@ def test_a_domain_of_another_family_is_refused(family, digits, tmp_path):
     family.save_domain("digits", tmp_path / "d")
     params = jax.tree.map(lambda leaf: np.asarray(leaf) + 1, family.shared.params)
     for other, message in (
-        (Family(Shared(params, width=1 / 32)), "other shared weights"),
+        (Family(Shared(params, ResNet26(1 / 32))), "other shared weights"),
         (empty_family(1 / 16), r"width 0\.0625\n.*width 0\.03125"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -733,9 +744,9 @@ def file(family, tmp_path_factory):
 def reads(card, file, folder):
     """Load a file with another card, its checksum in order."""
     text = card if isinstance(card, str) else json.dumps(card)
-    metadata = {bundle.KEY: text, "sha256": bundle._digest(text)}
+    metadata = {adapter_file.KEY: text, "sha256": adapter_file._digest(text)}
     safetensors.numpy.save_file(safetensors.numpy.load_file(file), folder / "card", metadata)
-    return bundle.read(folder / "card")
+    return adapter_file.read(folder / "card")
 
 
 @some
@@ -752,7 +763,7 @@ def test_any_json_as_a_card(card, file, tmp_path_factory):
 @given(data=st.data())
 def test_any_json_within_a_card(data, file, digits, tmp_path_factory):
     """One entry becomes anything: an error of ours, or the domain that was saved, renamed."""
-    card = bundle.read_card(file)
+    card = adapter_file.read_card(file)
     *above, last = data.draw(st.sampled_from(list(places(card))))
     inside = card
     for key in above:
@@ -776,7 +787,7 @@ def test_a_truncated_adapter_file_is_refused(share, file, tmp_path_factory):
     for end in {int(share * len(whole)), int(share * 4096), len(whole) - 1}:
         cut.write_bytes(whole[:end])
         with pytest.raises(ValueError, match="no safetensors file, or is cut short"):
-            bundle.read(cut)
+            adapter_file.read(cut)
 
 
 def test_a_card_that_is_no_text(digits, tmp_path):
@@ -803,14 +814,14 @@ def test_facts_of_a_domain_are_refused(change, message):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("made", "change", "message"),
     [
-        ({"width": float("nan")}, "width nan"),
-        ({"dropout": ("a", "b")}, "dropout"),
-        ({"ranks": {"stem": "1"}}, "ranks"),
-        ({"ranks": 0.0}, "ranks 0.0"),
+        (ResNet26, {"width": float("nan")}, "width nan"),
+        (Parallel, {"dropout": ("a", "b")}, "dropout"),
+        (LowRank, {"ranks": {"stem": "1"}}, "ranks"),
+        (LowRank, {"ranks": 0.0}, "ranks 0.0"),
     ],
 )
-def test_descriptions_of_a_network_are_refused(change, message):
+def test_descriptions_of_a_network_are_refused(made, change, message):
     with pytest.raises(ValueError, match=message):
-        ModelSpec(**change)
+        made(**change)

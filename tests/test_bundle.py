@@ -15,10 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import radapt_jax
-from radapt_jax import Family, __main__, bundle, checkpoint
-from radapt_jax.compression import compress_family, rank_rule
-from radapt_jax.data.loading import load_domain
-from radapt_jax.evaluate import evaluate_family
+from radapt_jax import Family, __main__
+from radapt_jax.compress.family import compress_family
+from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.data.load import load_domain
+from radapt_jax.evaluation.evaluate import evaluate_family
+from radapt_jax.family import adapter_file, checkpoint
 
 NARROW = 1 / 32
 
@@ -49,7 +51,7 @@ def test_round_trip(family, file, digits):
     np.testing.assert_array_equal(
         other.predict(images, domain="numbers"), family.predict(images, domain="digits")
     )
-    card = bundle.read_card(file)
+    card = adapter_file.read_card(file)
     assert card["domain"]["classes"] == list("0123456789")
     assert card["shared"] == family.fingerprint
     assert card["version"]
@@ -101,7 +103,7 @@ def test_on_another_family_it_is_refused_with_both_sides(file, digits):
     with pytest.raises(ValueError, match="other shared weights") as error:
         other.load_domain(file)
     assert other.fingerprint[:12] in str(error.value)
-    assert bundle.read_card(file)["shared"][:12] in str(error.value)
+    assert adapter_file.read_card(file)["shared"][:12] in str(error.value)
     assert other.domains == []
     with pytest.raises(ValueError, match=r"width 0\.25"):
         empty_family(0.25).load_domain(file)
@@ -122,19 +124,21 @@ def test_no_damaged_file_is_read(data, file, tmp_path_factory):
     damaged = tmp_path_factory.getbasetemp() / "damaged.safetensors"
     damaged.write_bytes(whole)
     try:
-        member = bundle.read(damaged)
+        member = adapter_file.read(damaged)
     except ValueError:
         return
-    intact = bundle.read(file)  # a flip in padding or in the order of a header changes nothing
+    intact = adapter_file.read(
+        file
+    )  # a flip in padding or in the order of a header changes nothing
     chex.assert_trees_all_equal(member.variables, intact.variables)
     assert member.domain == intact.domain
 
 
 def rewrite(file, path, change):
     """Write the bundle again, checksum and all, with its card changed."""
-    card = change(bundle.read_card(file))
+    card = change(adapter_file.read_card(file))
     text = card if isinstance(card, str) else json.dumps(card)
-    metadata = {bundle.KEY: text, "sha256": bundle._digest(text)}
+    metadata = {adapter_file.KEY: text, "sha256": adapter_file._digest(text)}
     safetensors.numpy.save_file(safetensors.numpy.load_file(file), path, metadata)
     return path
 
@@ -163,7 +167,7 @@ def test_facts_that_do_not_fit_are_refused(change, message, file, family, tmp_pa
     plain = tmp_path / "plain.safetensors"
     safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, plain)
     with pytest.raises(ValueError, match="holds no radapt_jax domain"):
-        bundle.read(plain)
+        adapter_file.read(plain)
 
 
 ODD = [None, "x", float("nan"), 1e308]
@@ -192,7 +196,7 @@ def changed(card, path, value):
 
 def test_every_entry_of_a_card_with_odd_values(file, family, tmp_path):
     """An error of ours, or a domain that predicts finite numbers; with every checksum in order."""
-    card = bundle.read_card(file)
+    card = adapter_file.read_card(file)
     family.save(tmp_path / "family")
     shared = tmp_path / "family" / "shared" / "card.json"
     whole = shared.read_text()
@@ -218,7 +222,7 @@ def test_every_entry_of_a_card_with_odd_values(file, family, tmp_path):
                 continue
             assert path[0] in ("source", "adapter", "ranks"), (path, value)
     with pytest.raises(ValueError, match=r"deeply|readable"):
-        bundle.read(rewrite(file, tmp_path / "x", lambda _: "[" * 200_000))
+        adapter_file.read(rewrite(file, tmp_path / "x", lambda _: "[" * 200_000))
 
 
 @pytest.mark.parametrize("part", ["card.json", "variables"])

@@ -13,11 +13,11 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from radapt_jax.data import building
+from radapt_jax.data import build_cache
 from radapt_jax.data.cache import Pixels, load_split
-from radapt_jax.data.embedded import open_embedded
 from radapt_jax.data.images import decode
-from radapt_jax.data.sources import Example, Source
+from radapt_jax.data.sources.embedded import open_embedded
+from radapt_jax.data.sources.source import Example, Source
 
 
 def encoded(image):
@@ -40,8 +40,8 @@ def source_of(examples, name="patches", key="1"):
 
 
 def test_threads_and_processes_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "FEW", 1)  # the rest by processes
-    monkeypatch.setattr(building, "CHUNK", 16)
+    monkeypatch.setattr(build_cache, "FEW", 1)  # the rest by processes
+    monkeypatch.setattr(build_cache, "CHUNK", 16)
     examples = patches(100)
     split = load_split(source_of(examples), "train", 20, False, tmp_path)
     assert split.targets.tolist() == [example.label for example in examples]
@@ -56,7 +56,7 @@ def test_threads_and_processes_keep_the_order(tmp_path, monkeypatch):
 
 def test_reading_does_not_run_ahead_of_writing(monkeypatch):
     """What waits to be written is bounded, however large the set is."""
-    monkeypatch.setattr(building, "CHUNK", 2)
+    monkeypatch.setattr(build_cache, "CHUNK", 2)
     read = []
 
     def endless():
@@ -64,10 +64,10 @@ def test_reading_does_not_run_ahead_of_writing(monkeypatch):
             read.append(example)
             yield example
 
-    parts = building._decoded(endless(), 20, False)
+    parts = build_cache._decoded(endless(), 20, False)
     next(parts)
     time.sleep(0.5)
-    assert len(read) <= 2 * building.WINDOW * min(joblib.cpu_count(), building.MOST_CORES)
+    assert len(read) <= 2 * build_cache.WINDOW * min(joblib.cpu_count(), build_cache.MOST_CORES)
     parts.close()
 
 

@@ -8,14 +8,18 @@ import jax
 import numpy as np
 import optax
 import pytest
+from families import network
 from orbax.checkpoint import v1 as ocp
 
-from radapt_jax import ModelSpec, Shared, checkpoint, initial_variables, optim, trees
-from radapt_jax.member import Member
-from radapt_jax.training_state import TrainingCheckpoints
-from radapt_jax.update import State
+from radapt_jax import ResNet26, Shared, initial_variables
+from radapt_jax.family import checkpoint
+from radapt_jax.family.member import Member
+from radapt_jax.train import optim
+from radapt_jax.train.checkpoints import TrainingCheckpoints
+from radapt_jax.train.step import TrainState
+from radapt_jax.utils import trees
 
-SPEC = ModelSpec(width=0.125, adapter="parallel", adapter_init="he_normal")
+SPEC = network("parallel", width=0.125, init="he_normal")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def member(digits, variables):
 
 
 def test_shared_weights_round_trip(variables, tmp_path):
-    shared = Shared(variables["params"], width=0.125, source="pictures", adapter="series")
+    shared = Shared(variables["params"], ResNet26(0.125), "pictures", "series")
     checkpoint.save_shared(shared, tmp_path)
     found = checkpoint.load_shared(tmp_path)
     chex.assert_trees_all_equal(found.params, shared.params)
@@ -124,9 +128,9 @@ def test_a_kill_between_the_renames_loses_nothing(member, tmp_path):
 
 
 def make_state(variables, decay):
-    labels = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay)
+    labels = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay, SPEC.kind)
     optimizer = optim.make_optimizer(labels, decay, optax.constant_schedule(0.1))
-    return State.create(variables, optimizer, jax.devices()[:1])
+    return TrainState.create(variables, optimizer, jax.devices()[:1])
 
 
 @pytest.mark.parametrize("filters", [None, 1e-4], ids=["frozen", "trained"])

@@ -6,7 +6,8 @@ from conftest import ROOT
 from ml_collections import config_flags
 from test_methods import RECIPES
 
-from radapt_jax import command_line, optim
+from radapt_jax import command_line
+from radapt_jax.train import optim
 
 PARALLEL = ("--config", "configs/parallel.py")
 

@@ -1,28 +1,28 @@
 """Low-rank and joint compression (CVPR 2018, section 3.4)."""
 
-import dataclasses
 import itertools
 
 import chex
 import numpy as np
 import pytest
-from families import empty_family, member_of, of_classes, whole
+from families import empty_family, member_of, network, of_classes, whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radapt_jax import (
     Family,
     Member,
-    ModelSpec,
-    compress,
     compress_family,
     initial_variables,
     join,
     rank_rule,
-    trees,
 )
-from radapt_jax.compress import Spectrum
-from radapt_jax.compression import alphas_of
+from radapt_jax.compress import ranks as compress_ranks
+from radapt_jax.compress import svd
+from radapt_jax.compress.family import alphas_of
+from radapt_jax.compress.ranks import Spectrum, budget_ranks, parameters, relative_error
+from radapt_jax.compress.svd import stack
+from radapt_jax.utils import trees
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,8 @@ def logits(family, name, images):
 def products(family, name):
     """The dense α = β γᵀ of a compressed domain."""
     leaves = trees.flatten(family.variables(name)["adapters"])
-    betas = compress.betas(family.variables(name)["params"])
-    betas |= compress.betas(family.variables(name)["adapters"])
+    betas = svd.betas(family.variables(name)["params"])
+    betas |= svd.betas(family.variables(name)["adapters"])
     suffix = "/adapter/gamma"
     gammas = {p.removesuffix(suffix): leaf for p, leaf in leaves.items() if p.endswith(suffix)}
     return {conv: np.asarray(betas[conv] @ gamma) for conv, gamma in gammas.items()}
@@ -62,15 +62,15 @@ def test_joint_error_is_the_tail_of_the_spectrum(share, dense):
     assert sorted(alphas) == ["digits", "faces", "seven"]
     family = compress_family(dense, "joint", rank_rule("uniform", share=share))
     found = {name: products(family, name) for name in alphas}
-    for conv, matrix in compress.stack(list(alphas.values())).items():
+    for conv, matrix in stack(list(alphas.values())).items():
         rank = family.shared.ranks[conv]
         tail = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[rank:]
         error = sum(np.square(alphas[name][conv] - found[name][conv]).sum() for name in alphas)
         assert np.sqrt(error) == pytest.approx(np.sqrt(np.square(tail).sum()), abs=1e-5)
-    spectra = compress.spectra(list(alphas.values()))
+    spectra = compress_ranks.spectra(list(alphas.values()))
     lost = sum(np.square(alphas[n][c] - found[n][c]).sum() for n in alphas for c in spectra)
     whole = sum(np.square(alphas[n][c]).sum() for n in alphas for c in spectra)
-    expected = compress.relative_error(spectra, family.shared.ranks)
+    expected = relative_error(spectra, family.shared.ranks)
     assert np.sqrt(lost / whole) == pytest.approx(expected, abs=1e-5)
 
 
@@ -96,8 +96,10 @@ def test_low_rank_alone_is_each_domains_best(dense):
 
 def test_adapters_on_some_layers_only(digits, pixels):
     family = empty_family()
-    spec = ModelSpec(width=0.125, adapter="parallel", stages=("late",), convs=("second",))
-    variables = initial_variables(dataclasses.replace(spec, adapter_init="he_normal"), 10, 0)
+    spec = network("parallel", width=0.125, stages=("late",), convs=("second",))
+    variables = initial_variables(
+        network("parallel", init="he_normal", stages=("late",), convs=("second",)), 10, 0
+    )
     own = {name: variables[name] for name in ("adapters", "batch_stats")}
     family.add("late", Member(digits.domain, spec, own))
     for kind in ("joint", "low_rank"):
@@ -105,22 +107,22 @@ def test_adapters_on_some_layers_only(digits, pixels):
         np.testing.assert_allclose(
             small.predict(pixels, domain="late"), family.predict(pixels, domain="late"), atol=1e-5
         )
-        assert len(small["late"].spec.ranks) == 4
+        assert len(small["late"].spec.adapter.ranks) == 4
 
 
 def test_svd_of_a_domain_by_number_and_by_share(dense):
     member = dense["digits"]
-    by_number, by_share = compress.svd(member, 4), compress.svd(member, 0.5)
+    by_number, by_share = svd.svd(member, 4), svd.svd(member, 0.5)
     assert {beta.shape[1] for beta, _ in by_number.values()} == {3, 4}  # the stem has 3 inputs
     assert by_share["stage3/block2/conv1"][0].shape == (32, 16)
     for numpys, own in ((np.int64(4), 4), (np.float32(0.5), 0.5)):
-        chex.assert_trees_all_equal(compress.svd(member, numpys), compress.svd(member, own))
+        chex.assert_trees_all_equal(svd.svd(member, numpys), svd.svd(member, own))
 
 
 @pytest.mark.parametrize("rank", [0, -1, np.int64(0), True, 1.5, {"stem": 0}])
 def test_a_rank_out_of_range_is_refused(rank, dense):
     with pytest.raises(ValueError, match=r"found .*; expected"):
-        compress.svd(dense["digits"], rank)
+        svd.svd(dense["digits"], rank)
 
 
 def test_a_rule_may_give_numpys_integers(dense, tmp_path):
@@ -134,7 +136,7 @@ def test_a_budget_is_for_all_domains_together(dense):
     budget = 5000
     for kind in ("joint", "low_rank"):
         small = compress_family(dense, kind, rank_rule("budget", budget=budget))
-        spent = small.basis_parameters() + sum(
+        spent = small.shared.basis_parameters() + sum(
             leaf.size
             for name in alphas_of(dense)
             for path, leaf in trees.flatten(small[name].variables["adapters"]).items()
@@ -156,7 +158,7 @@ def test_rectangular_layers_and_the_papers_count(digits):
     assert small.shared.params["stem"]["adapter"]["beta"].shape == (3, 2)
     gamma = small["d0"].variables["adapters"]["stage2"]["block1"]["conv1"]["adapter"]["gamma"]
     assert gamma.shape == (32, 128)
-    basis = small.basis_parameters() / small.backbone_parameters()
+    basis = small.shared.basis_parameters() / small.shared.backbone_parameters()
     assert 1 + sum(family.ratio(name) for name in family) == pytest.approx(2.0, abs=0.02)
     assert 1 + basis + sum(small.ratio(name) for name in small) == pytest.approx(1.55, abs=0.03)
 
@@ -179,8 +181,8 @@ def test_budget_is_kept_and_well_spent(layers, spare):
         f"l{index}": Spectrum(np.array(values), cost) for index, (values, cost) in enumerate(layers)
     }
     budget = sum(it.cost for it in spectra.values()) + spare
-    ranks = compress.budget_ranks(spectra, budget)
-    assert compress.parameters(spectra, ranks) <= budget
+    ranks = budget_ranks(spectra, budget)
+    assert parameters(spectra, ranks) <= budget
 
     def kept(choice):
         return sum(
@@ -199,11 +201,11 @@ def test_budget_is_kept_and_well_spent(layers, spare):
 
 
 def test_budget_beats_uniform_at_equal_parameters(dense):
-    spectra = compress.spectra(list(alphas_of(dense).values()))
+    spectra = compress_ranks.spectra(list(alphas_of(dense).values()))
     uniform = rank_rule("uniform")(spectra)
     chosen = rank_rule("budget")(spectra)
-    assert compress.parameters(spectra, chosen) <= compress.parameters(spectra, uniform)
-    assert compress.relative_error(spectra, chosen) < compress.relative_error(spectra, uniform)
+    assert parameters(spectra, chosen) <= parameters(spectra, uniform)
+    assert relative_error(spectra, chosen) < relative_error(spectra, uniform)
     for conv, rank in rank_rule("energy", energy=0.8)(spectra).items():
         squares = np.square(spectra[conv].values)
         assert squares[:rank].sum() >= 0.8 * squares.sum()

@@ -7,10 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import whole
+from families import network, whole
 from jax import export
 
-from radapt_jax import ModelSpec, adapters, convolution, initial_variables, metrics, trees
+from radapt_jax import ModelSpec, initial_variables
+from radapt_jax.adapters import base, parallel
+from radapt_jax.nn import conv, losses
+from radapt_jax.nn.conv import convolve, winograd
+from radapt_jax.utils import trees
 
 SHAPES = [(8, 8), (7, 9), (6, 5)]  # odd sides too
 
@@ -41,12 +45,12 @@ def problem(height, width, stride):
 def test_values_and_gradients_are_exact(height, width, stride, cpu, monkeypatch):
     """In float64 to 1e-12: input, filter and α gradients, with α and without."""
     for name in ("CHANNELS", "TILES", "IMAGES"):  # with 1, what is for large layers on CPUs
-        monkeypatch.setattr(convolution, name, 1 if cpu else 10**9)
+        monkeypatch.setattr(conv, name, 1 if cpu else 10**9)
     with jax.enable_x64(True):
         x, kernel, alpha, gradient = problem(height, width, stride)
         for filters in ((kernel, alpha), (kernel, None)):
             results = []
-            for form in (convolution.convolve, plain):
+            for form in (convolve, plain):
                 values, pull = jax.vjp(
                     lambda x, filters, form=form: form(x, filters[0], stride, filters[1]),
                     x,
@@ -61,15 +65,15 @@ def test_values_and_gradients_are_exact(height, width, stride, cpu, monkeypatch)
 def test_derivatives_at_evaluation_are_those_of_training(height, width, stride, cpu, monkeypatch):
     """Forward mode, reverse mode and one through the other, against the written gradients."""
     for name in ("CHANNELS", "TILES"):
-        monkeypatch.setattr(convolution, name, 1 if cpu else 10**9)
+        monkeypatch.setattr(conv, name, 1 if cpu else 10**9)
     with jax.enable_x64(True):
         x, kernel, _, gradient = problem(height, width, stride)
         at = x, kernel
         v = tuple(jnp.cos(leaf) for leaf in at)
-        expected, pull = jax.vjp(lambda *at: convolution.convolve(*at, stride), *at)
+        expected, pull = jax.vjp(lambda *at: convolve(*at, stride), *at)
 
         def forward(*at):
-            return convolution.forward(*at, stride)
+            return conv.forward(*at, stride)
 
         values, there = jax.jvp(forward, at, v)
         same, linear = jax.linearize(forward, *at)
@@ -81,7 +85,7 @@ def test_derivatives_at_evaluation_are_those_of_training(height, width, stride, 
         np.testing.assert_allclose(jnp.vdot(gradient, there), ours, rtol=1e-12)
         # Bilinear: along v, the gradient by x changes by that through v's filter, and vice versa.
         _, change = jax.jvp(lambda *at: jax.vjp(forward, *at)[1](gradient), at, v)
-        _, swapped = jax.vjp(lambda *at: convolution.convolve(*at, stride), *v)
+        _, swapped = jax.vjp(lambda *at: convolve(*at, stride), *v)
         chex.assert_trees_all_close(change, swapped(gradient), atol=1e-12)
 
 
@@ -93,7 +97,7 @@ def test_winograd_loses_few_digits_in_float32():
         exact = np.asarray(plain(jnp.asarray(x), jnp.asarray(kernel), 1))
     single = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
     scale = np.abs(exact).max()
-    ours = np.abs(convolution.winograd(*single) - exact).max() / scale
+    ours = np.abs(winograd(*single) - exact).max() / scale
     assert ours < 5e-6
     assert ours < 10 * np.abs(plain(*single, 1) - exact).max() / scale
 
@@ -113,22 +117,23 @@ def test_folded_training_is_unfolded_training(kind, digits, monkeypatch):
                 train=True,
                 mutable=["batch_stats"],
             )
-            return metrics.cross_entropy(logits, jnp.arange(4)).mean()
+            return losses.cross_entropy(logits, jnp.arange(4)).mean()
 
         weights = {name: variables[name] for name in ("params", "adapters")}
         return jax.value_and_grad(loss)(weights)
 
     with jax.enable_x64(True):
-        spec = ModelSpec(width=0.125, adapter=kind, adapter_init="he_normal", ranks=0.5)
+        spec = network(kind, width=0.125, init="he_normal", ranks=0.5)
         start = jax.tree.map(np.float64, initial_variables(spec, 10, seed=0))
         build = ModelSpec.build
         monkeypatch.setattr(
             ModelSpec, "build", lambda self, classes: build(self, classes, dtype=jnp.float64)
         )
         folded = run()
-        monkeypatch.setattr(
-            adapters, "convolve", lambda x, f, stride, alpha=None: plain(x, f, stride, alpha)
-        )
+        for module in (base, parallel):
+            monkeypatch.setattr(
+                module, "convolve", lambda x, f, stride, alpha=None: plain(x, f, stride, alpha)
+            )
         unfolded = run()
     np.testing.assert_allclose(folded[0], unfolded[0], rtol=1e-12)
     for ours, theirs in zip(jax.tree.leaves(folded[1]), jax.tree.leaves(unfolded[1]), strict=True):
@@ -139,7 +144,7 @@ def test_a_wide_convolution_is_exported_with_an_open_batch():
     (batch,) = export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, 8, 8, 128), jnp.float32)
     kernel = jnp.ones((3, 3, 128, 128))
-    run = jax.jit(lambda x: convolution.convolve(x, kernel, 1))
+    run = jax.jit(lambda x: convolve(x, kernel, 1))
     exported = export.export(run, platforms=("cpu", "cuda"))(images)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(40, 8, 8, 128)), jnp.float32)
     np.testing.assert_allclose(exported.call(x), run(x), rtol=1e-4, atol=1e-2)
@@ -148,11 +153,11 @@ def test_a_wide_convolution_is_exported_with_an_open_batch():
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_frozen_filter_has_no_gradient(parts, monkeypatch):
     """What is not asked for is not computed: forward and the input's gradient are left."""
-    monkeypatch.setattr(convolution, "IMAGES", 3 // parts)
+    monkeypatch.setattr(conv, "IMAGES", 3 // parts)
     x, kernel, alpha, _ = problem(8, 8, 1)
 
     def loss(x, kernel, alpha):
-        return jnp.square(convolution.convolve(x, kernel, 1, alpha)).sum()
+        return jnp.square(convolve(x, kernel, 1, alpha)).sum()
 
     def convolutions(wanted):
         compiled = jax.jit(jax.grad(loss, wanted)).lower(x, kernel, alpha).compile()
@@ -165,7 +170,7 @@ def test_a_frozen_filter_has_no_gradient(parts, monkeypatch):
 
 def test_a_small_adapter_is_not_rounded_away_in_bfloat16(digits):
     """α a thousandth of f: training sees it in bfloat16 too, as evaluation does."""
-    spec = ModelSpec(width=0.125, adapter="parallel", adapter_init="he_normal")
+    spec = network("parallel", width=0.125, init="he_normal")
     start = initial_variables(spec, 10, seed=0)
     images = jnp.asarray(whole(digits.splits["test"], range(8)) / 255 - 0.5, jnp.float32)
 

@@ -15,22 +15,25 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from radapt_jax import Family, loop
-from radapt_jax.compression import compress_family, rank_rule
-from radapt_jax.data import cutting
-from radapt_jax.data.cutting import HeldOut, OtherImages
-from radapt_jax.data.embedded import open_embedded
-from radapt_jax.data.loading import load_domain
-from radapt_jax.evaluate import evaluate_family
+from radapt_jax import Family
+from radapt_jax.compress.family import compress_family
+from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.data import holdout
+from radapt_jax.data.holdout import HeldOut, OtherImages
+from radapt_jax.data.load import load_domain
+from radapt_jax.data.sources.embedded import open_embedded
+from radapt_jax.evaluation.evaluate import evaluate_family
+from radapt_jax.experiment import compressed
+from radapt_jax.experiment.run import train_and_evaluate
 
 FRACTION = 0.25
 
 
 def divided(names, fraction=FRACTION, how="random"):
     """Return the names of one class that train and those that are held out."""
-    hashes = np.array([cutting.hashed(name) for name in names], cutting.HASHES)
+    hashes = np.array([holdout.hashed(name) for name in names], holdout.HASHES)
     labels = np.zeros(len(names), np.int32)
-    held = cutting.choose_held_out(hashes, labels, how, fraction)
+    held = holdout.choose_held_out(hashes, labels, how, fraction)
     val = {names[position] for position in held}
     return set(names) - val, val
 
@@ -39,7 +42,7 @@ def divided(names, fraction=FRACTION, how="random"):
 @given(st.lists(st.text(min_size=1), min_size=3, max_size=40, unique=True), st.data())
 def test_a_growing_class_moves_nobody_from_train_to_validation(names, data):
     size = data.draw(st.integers(2, len(names) - 1))
-    assume(any(cutting.hashed(name) >= FRACTION * 2**64 for name in names[:size]))
+    assume(any(holdout.hashed(name) >= FRACTION * 2**64 for name in names[:size]))
     seen = set()
     while size <= len(names):
         train, val = divided(sorted(names[:size]))
@@ -51,7 +54,7 @@ def test_a_growing_class_moves_nobody_from_train_to_validation(names, data):
 
 
 def test_a_class_whose_images_would_all_be_held_out_keeps_one():
-    low = [name for name in map(str, range(100)) if cutting.hashed(name) < FRACTION * 2**64]
+    low = [name for name in map(str, range(100)) if holdout.hashed(name) < FRACTION * 2**64]
     assert [len(part) for part in divided(low)] == [1, len(low) - 1]
     assert [len(part) for part in divided(low[:1])] == [1, 0]
     high = [name for name in map(str, range(100)) if name not in low]
@@ -65,22 +68,22 @@ def test_as_many_are_held_out_as_were_asked_for():
 
 
 def test_copies_of_an_image_stay_together():
-    hashes = np.array([5, 5, 5, 2**63, 2**63 + 1], cutting.HASHES)
-    chosen = cutting.choose_held_out(hashes, np.zeros(5), "random", FRACTION)
+    hashes = np.array([5, 5, 5, 2**63, 2**63 + 1], holdout.HASHES)
+    chosen = holdout.choose_held_out(hashes, np.zeros(5), "random", FRACTION)
     assert chosen.tolist() == [0, 1, 2]
-    chosen = cutting.choose_held_out(hashes[[3, 0, 4, 1]], np.zeros(4), "blocks", FRACTION)
+    chosen = holdout.choose_held_out(hashes[[3, 0, 4, 1]], np.zeros(4), "blocks", FRACTION)
     assert chosen.tolist() == [1, 3]
-    assert not len(cutting.choose_held_out(hashes[:3], np.zeros(3), "random", FRACTION))
+    assert not len(holdout.choose_held_out(hashes[:3], np.zeros(3), "random", FRACTION))
 
 
 def test_fewer_images_are_the_same_ones_when_there_are_more():
-    hashes = np.array([cutting.hashed(str(name)) for name in range(200)], cutting.HASHES)
+    hashes = np.array([holdout.hashed(str(name)) for name in range(200)], holdout.HASHES)
     few, many = (
-        cutting.choose_used(hashes[:amount], np.zeros(amount), 1.0, 20, 0) for amount in (150, 200)
+        holdout.choose_used(hashes[:amount], np.zeros(amount), 1.0, 20, 0) for amount in (150, 200)
     )
     assert 10 <= len(set(few) & set(many)) < 20
     assert set(many) - set(few) <= set(range(150, 200))
-    other = cutting.choose_used(hashes, np.zeros(200), 1.0, 20, 1)
+    other = holdout.choose_used(hashes, np.zeros(200), 1.0, 20, 1)
     assert set(other.tolist()) != set(many.tolist())
 
 
@@ -124,7 +127,7 @@ def trained(tmp_path_factory, cache_dir):
     root, workdir = tmp_path_factory.mktemp("own"), tmp_path_factory.mktemp("run")
     for index in range(0, 600, 50):
         picture(root / "rocks" / "train" / f"{index // 200}" / f"{index}.png", index)
-    loop.train_and_evaluate(config_of(root, cache_dir), workdir)
+    train_and_evaluate(config_of(root, cache_dir), workdir)
     return workdir, root
 
 
@@ -204,15 +207,15 @@ def test_a_training_does_not_go_on_with_other_images_held_out(moved, cache_dir):
     name = next(
         name
         for name in (f"{number}.png" for number in range(1000, 10_000))
-        if cutting.hashed(f"1/{name}") < cutting.hashed(f"1/{lowest.name}")
+        if holdout.hashed(f"1/{name}") < holdout.hashed(f"1/{lowest.name}")
     )
     lowest.rename(lowest.with_name(name))
     with pytest.raises(ValueError, match=r"images\.held out: was '\w+', is '\w+'"):
-        loop.train_and_evaluate(config_of(root, cache_dir), workdir)
+        train_and_evaluate(config_of(root, cache_dir), workdir)
 
 
 def lowest_of(folder):
-    return min(folder.iterdir(), key=lambda path: cutting.hashed(f"{folder.name}/{path.name}"))
+    return min(folder.iterdir(), key=lambda path: holdout.hashed(f"{folder.name}/{path.name}"))
 
 
 def test_compression_holds_out_what_training_did(moved, cache_dir):
@@ -227,7 +230,7 @@ def test_compression_holds_out_what_training_did(moved, cache_dir):
     small = compress_family(family, "low_rank", rank_rule("uniform"))
     for index in range(8):
         picture(root / "rocks" / "train" / "1" / f"z{index}.png", 200 + index)
-    job = loop._compressed_job(config_of(root, cache_dir, "compress"), small, "rocks")(None)
+    job = compressed.compressed_job(config_of(root, cache_dir, "compress"), small, "rocks")(None)
     assert job.data.held_out == data.held_out
     assert len(job.data.splits["val"]) == len(data.splits["val"])
     assert len(job.data.splits["train"]) == len(data.splits["train"]) + 8

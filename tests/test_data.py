@@ -17,15 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from radapt_jax.data import augment, batches
-from radapt_jax.data.embedded import DOMAINS, open_embedded
-from radapt_jax.data.facts import USUAL
-from radapt_jax.data.folder import open_folder
+from radapt_jax.data import augment
+from radapt_jax.data.domain import Domain
 from radapt_jax.data.images import centre_crop, decode
-from radapt_jax.data.loading import load_domain
-from radapt_jax.data.prepared import open_tfds
-from radapt_jax.domains import Domain
-from radapt_jax.settings import with_decay
+from radapt_jax.data.load import load_domain
+from radapt_jax.data.pixels import HostPixels
+from radapt_jax.data.settle import USUAL
+from radapt_jax.data.sources.embedded import DOMAINS, open_embedded
+from radapt_jax.data.sources.folder import open_folder
+from radapt_jax.data.sources.tfds import open_tfds
+from radapt_jax.data.views import eval_views, train_positions, train_views
+from radapt_jax.experiment.config import with_decay
 
 FOLDER = {"source": "folder", "size": 16, "resize": 20, "squash": False, "val_fraction": 0.25}
 
@@ -469,18 +471,16 @@ def test_validation_is_cut_from_every_class(how, cache_dir):
 @settings(max_examples=60, deadline=None)
 def test_every_epoch_sees_every_image_once(length, batch_size, seed, epochs):
     steps = -(-epochs * length // batch_size)
-    stream = [batches.train_positions(length, batch_size, seed, step) for step in range(steps)]
+    stream = [train_positions(length, batch_size, seed, step) for step in range(steps)]
     assert all(len(part) == batch_size for part in stream)
     whole = np.concatenate(stream)[: epochs * length].reshape(epochs, length)
     assert (np.sort(whole, 1) == np.arange(length)).all()
-    np.testing.assert_array_equal(
-        batches.train_positions(length, batch_size, seed, steps - 1), stream[-1]
-    )
+    np.testing.assert_array_equal(train_positions(length, batch_size, seed, steps - 1), stream[-1])
 
 
 def test_order_depends_on_seed_and_epoch():
-    first, second = (batches.train_positions(100, 100, 0, step) for step in (0, 1))
-    other = batches.train_positions(100, 100, 1, 0)
+    first, second = (train_positions(100, 100, 0, step) for step in (0, 1))
+    other = train_positions(100, 100, 1, 0)
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, other)
 
@@ -490,8 +490,8 @@ def test_order_depends_on_seed_and_epoch():
 
 def test_evaluation_crop_is_preprocess_crop(faces):
     split = faces.splits["test"]
-    views = batches.eval_views(split, faces.domain, np.arange(len(split)))
-    found = batches.HostPixels(split, 16).cut(views)["image"]
+    views = eval_views(split, faces.domain, np.arange(len(split)))
+    found = HostPixels(split, 16).cut(views)["image"]
     for image, cropped in zip(pixels(faces, "test"), found, strict=True):
         np.testing.assert_array_equal(centre_crop(image, 16), cropped)
 
@@ -500,8 +500,8 @@ def test_crops_reach_the_whole_image_and_flip_half(image_folder, cache_dir):
     """Every random crop is a window of its own image, and all of them are reached."""
     data = load_domain("rocks", {**FOLDER, "dir": image_folder}, {}, cache_dir)
     split = data.splits["train"].subset(np.array([0]))
-    views = batches.train_views(split, data.domain, 400, seed=0, step=0)
-    found = batches.HostPixels(split, 16).cut(views)["image"]
+    views = train_views(split, data.domain, 400, seed=0, step=0)
+    found = HostPixels(split, 16).cut(views)["image"]
     image = split.image(0)
     windows = {
         image[top : top + 16, left : left + 16].tobytes()
@@ -524,7 +524,7 @@ def test_the_network_input_is_mirrored_and_normalised(faces):
 def test_views_depend_on_seed_and_step_alone(faces):
     split = faces.splits["train"]
     first, same, other, later = (
-        batches.train_views(split, faces.domain, 32, seed, step)
+        train_views(split, faces.domain, 32, seed, step)
         for seed, step in ((0, 5), (0, 5), (1, 5), (0, 6))
     )
     assert all(np.array_equal(a, b) for a, b in zip(first, same, strict=True))
@@ -535,7 +535,7 @@ def test_views_depend_on_seed_and_step_alone(faces):
 @pytest.mark.parametrize(("crops", "flip", "views"), [(1, True, 1), (5, True, 5), (10, False, 5)])
 def test_views_of_an_evaluation(crops, flip, views, faces):
     domain = dataclasses.replace(faces.domain, flip=flip)
-    found = batches.eval_views(faces.splits["test"], domain, np.arange(3), crops)
+    found = eval_views(faces.splits["test"], domain, np.arange(3), crops)
     np.testing.assert_array_equal(found.positions, np.repeat(np.arange(3), views))
     assert len({tuple(start) for start in found.starts}) == views
     assert found.starts.min() >= 0

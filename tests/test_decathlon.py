@@ -15,11 +15,13 @@ from archives import LIKE, make_archives
 from conftest import ROOT
 from PIL import Image
 
-from radapt_jax import DECATHLON, Family, challenge, decathlon_score, loop
+from radapt_jax import DECATHLON, Family, decathlon_score
 from radapt_jax.__main__ import main
-from radapt_jax.data.decathlon import prepare_decathlon
-from radapt_jax.data.loading import load_domain
-from radapt_jax.failures import DomainsFailed
+from radapt_jax.data.decathlon.prepare import prepare_decathlon
+from radapt_jax.data.load import load_domain
+from radapt_jax.decathlon import submission
+from radapt_jax.experiment.failures import DomainsFailed
+from radapt_jax.experiment.run import train_and_evaluate
 
 pytestmark = pytest.mark.skipif(not LIKE.is_dir(), reason="decathlon_like is not here")
 DEFAULTS = {"source": "decathlon", "size": 64, "resize": 72, "squash": False}
@@ -53,7 +55,7 @@ def recipe(name, prepared, **changes):
 
 
 def train(name, prepared, **changes):
-    return loop.train_and_evaluate(
+    return train_and_evaluate(
         recipe(name, prepared, **changes), prepared / "runs" / "decathlon" / name
     )
 
@@ -165,7 +167,7 @@ def _points(item):
 
 def test_answers_are_the_predictions_of_the_family(runs, prepared):
     family = Family.load(prepared / "runs" / "decathlon" / "parallel")
-    found = challenge.answers(family, ["svhn"], cache_dir=prepared / "cache")["svhn"]
+    found = submission.answers(family, ["svhn"], cache_dir=prepared / "cache")["svhn"]
     spec = family["svhn"].data
     images, numbers = {}, []
     for example in spec.open().splits["test"]():
@@ -185,22 +187,22 @@ def test_answers_are_the_predictions_of_the_family(runs, prepared):
 def test_what_cannot_be_submitted_or_scored_is_said(runs, prepared, tmp_path):
     family = Family.load(prepared / "runs" / "decathlon" / "norm")
     with pytest.raises(ValueError, match=r"no domain aircraft, .*only imagenet12, svhn"):
-        challenge.answers(family, cache_dir=prepared / "cache")
-    found = challenge.answers(family, ["svhn"], cache_dir=prepared / "cache")
+        submission.answers(family, cache_dir=prepared / "cache")
+    found = submission.answers(family, ["svhn"], cache_dir=prepared / "cache")
     with pytest.raises(FileNotFoundError, match=r"svhn_test\.json"):
-        challenge.score_answers(family, found, tmp_path)
+        submission.score_answers(family, found, tmp_path)
     file = prepared / "archives" / "labels" / "svhn_test.json"
     labels = json.loads(file.read_text())
     labels["annotations"].pop()
     (tmp_path / "svhn_test.json").write_text(json.dumps(labels))
     with pytest.raises(ValueError, match="5 images, the answers of 6"):
-        challenge.score_answers(family, found, tmp_path)
+        submission.score_answers(family, found, tmp_path)
     (tmp_path / "svhn_test.json").write_text("[]")
     with pytest.raises(ValueError, match="COCO"):
-        challenge.score_answers(family, found, tmp_path)
+        submission.score_answers(family, found, tmp_path)
     twice = {"svhn": found["svhn"], "dtd": found["svhn"]}
     with pytest.raises(ValueError, match="one number"):
-        challenge.write_submission(twice, tmp_path / "results.json")
+        submission.write_submission(twice, tmp_path / "results.json")
 
 
 def test_table_of_several_runs(runs, prepared):
@@ -220,7 +222,7 @@ def test_a_failed_domain_does_not_stop_the_others(runs, prepared, tmp_path):
     shutil.move(away, tmp_path / "svhn")
     try:
         with pytest.raises(DomainsFailed, match=r"1 of 3 domains failed:\n  svhn: .*found neither"):
-            loop.train_and_evaluate(config, tmp_path / "run")
+            train_and_evaluate(config, tmp_path / "run")
     finally:
         shutil.move(tmp_path / "svhn", away)
     assert [row["domain"] for row in json.loads((tmp_path / "run/results.json").read_text())] == [
@@ -229,7 +231,7 @@ def test_a_failed_domain_does_not_stop_the_others(runs, prepared, tmp_path):
         "dtd",
     ]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/domains").glob("*/card*")}
-    rows = loop.train_and_evaluate(config, tmp_path / "run")
+    rows = train_and_evaluate(config, tmp_path / "run")
     assert [row.domain for row in rows] == ["imagenet12", "cifar100", "dtd", "svhn"]
     assert all(path.stat().st_mtime_ns == before[path] for path in before)
 
@@ -239,25 +241,25 @@ def test_all_domains_failing_leaves_the_workdir_free(prepared, tmp_path):
     config = recipe("linear", prepared, domains="svhn,dtd")
     config.data.dir = str(tmp_path)
     with pytest.raises(DomainsFailed, match="2 of 2"):
-        loop.train_and_evaluate(config, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_after_train_and_val_nothing_is_left_to_evaluate_on(runs, prepared, tmp_path, caplog):
     changes = {"domains": "svhn", "data.train_on": "train+val", "train_fraction": 0.5}
-    rows = loop.train_and_evaluate(recipe("linear", prepared, **changes), tmp_path / "latest")
+    rows = train_and_evaluate(recipe("linear", prepared, **changes), tmp_path / "latest")
     svhn = rows[-1]
     assert (svhn.split, svhn.count, svhn.top1) == ("nothing", 0, None)
     assert svhn.trained_on == "50 % of train+val"
     assert "nothing is left to evaluate it on" in caplog.text
     best = recipe("linear", prepared, **changes, export="best")
     with pytest.raises(ValueError, match="no validation images"):
-        loop.train_and_evaluate(best, tmp_path / "best")
+        train_and_evaluate(best, tmp_path / "best")
 
 
 def test_a_compressed_domain_keeps_its_images(runs, prepared, tmp_path):
     with pytest.raises(DomainsFailed, match=r"trained with train_fraction 1\.0.*asks for 0\.5"):
-        loop.train_and_evaluate(recipe("svd", prepared, train_fraction=0.5), tmp_path)
+        train_and_evaluate(recipe("svd", prepared, train_fraction=0.5), tmp_path)
 
 
 def test_facts_go_with_the_images_not_with_the_name(prepared):

@@ -20,12 +20,13 @@ from conftest import ROOT
 from PIL import Image
 
 from radapt_jax.__main__ import main
-from radapt_jax.data.archives import DEVKIT, IMAGENET, IMAGES, OFFICIAL, image_key
-from radapt_jax.data.decathlon import prepare_decathlon
-from radapt_jax.data.embedded import open_embedded
+from radapt_jax.data.decathlon.archives import DEVKIT, IMAGENET, IMAGES, OFFICIAL, image_key
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.data.decathlon.prepare import prepare_decathlon
 from radapt_jax.data.images import decode
-from radapt_jax.data.prepared import open_decathlon, open_tfds
-from radapt_jax.domains import DECATHLON
+from radapt_jax.data.sources.decathlon import open_decathlon
+from radapt_jax.data.sources.embedded import open_embedded
+from radapt_jax.data.sources.tfds import open_tfds
 
 OUR_SPLITS = {"train": "train", "val": "val", "test": "test_stripped"}
 

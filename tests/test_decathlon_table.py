@@ -7,27 +7,28 @@ import re
 
 import pytest
 
-from radapt_jax import report, tables
-from radapt_jax.decathlon_table import (
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.decathlon.published import published
+from radapt_jax.decathlon.score import decathlon_points, decathlon_score
+from radapt_jax.decathlon.table import (
     HEADER,
     SHORT,
-    Result,
+    Line,
     decathlon_table,
     points_table,
     run_tables,
 )
-from radapt_jax.domains import DECATHLON
-from radapt_jax.evaluate import Row
-from radapt_jax.published import published
-from radapt_jax.score import decathlon_points, decathlon_score
-from radapt_jax.tables import render
+from radapt_jax.evaluation.result import Result
+from radapt_jax.report import results as report_results
+from radapt_jax.report.render import STYLES, render
+from radapt_jax.report.results import VALIDATION
 
 NOTE = "trained on train, evaluated on val"
-WHOLE = Result("parallel", "parallel", 2.03, dict(published()["joint"].accuracies), NOTE)
-PART = Result("R&D_1 | 50%", "norm", None, {"vgg_flowers": 80.123, "svhn": 97.0, "dtd": None}, NOTE)
+WHOLE = Line("parallel", "parallel", 2.03, dict(published()["joint"].accuracies), NOTE)
+PART = Line("R&D_1 | 50%", "norm", None, {"vgg_flowers": 80.123, "svhn": 97.0, "dtd": None}, NOTE)
 ROWS = [
-    Row("svhn", "parallel", 10, 47_217, "val", 26_040, 96.5, 1_234_567, 0.113, basis=0.5),
-    Row("dtd", "parallel", 47, 1_880, "not here", 0, None, 987, 0.1),
+    Result("svhn", "parallel", 10, 47_217, "val", 26_040, 96.5, 1_234_567, 0.113, basis=0.5),
+    Result("dtd", "parallel", 47, 1_880, "not here", 0, None, 987, 0.1),
 ]
 
 
@@ -66,25 +67,25 @@ def test_part_of_the_domains_is_marked():
     assert "(10 of 10)" not in decathlon_table([WHOLE])
 
 
-@pytest.mark.parametrize("style", tables.STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_nothing_evaluated_yet(style):
-    table = decathlon_table([Result("new", "norm", None, {}, "not evaluated")], style)
+    table = decathlon_table([Line("new", "norm", None, {}, "not evaluated")], style)
     assert "ours: new" in table
     assert "published" not in table
 
 
 def test_a_run_below_one_percent_has_a_line():
-    assert "0.30" in decathlon_table([Result("new", "norm", None, {"omniglot": 0.3}, NOTE)])
+    assert "0.30" in decathlon_table([Line("new", "norm", None, {"omniglot": 0.3}, NOTE)])
 
 
-@pytest.mark.parametrize("style", tables.STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_all_published_lines_once(style):
     table = decathlon_table([WHOLE], style, all_published=True)
     assert len(re.findall(r"published: .*\[", table)) == len(published())
 
 
 def test_notes_are_in_every_style():
-    for style in tables.STYLES:
+    for style in STYLES:
         assert NOTE in decathlon_table([WHOLE], style)
 
 
@@ -116,7 +117,7 @@ def test_columns_of_text_are_aligned():
     [
         decathlon_table([PART, WHOLE], "markdown", all_published=True),
         points_table(WHOLE.accuracies, "markdown"),
-        report.table(ROWS, "markdown"),
+        report_results.table(ROWS, "markdown"),
     ],
 )
 def test_lines_of_markdown_have_equally_many_cells(table):
@@ -150,13 +151,13 @@ def test_points_of_each_domain():
 
 
 def test_table_of_a_run():
-    assert report.table(ROWS).endswith("in all (0.50 of it the shared β), heads apart.")
-    assert "\n% 2 domains: " in report.table(ROWS, "latex")
-    line = parse(report.table(ROWS, "csv"))[0]
+    assert report_results.table(ROWS).endswith("in all (0.50 of it the shared β), heads apart.")
+    assert "\n% 2 domains: " in report_results.table(ROWS, "latex")
+    line = parse(report_results.table(ROWS, "csv"))[0]
     assert (line["parameters"], line["evaluated on"]) == ("1234567", "val (26040)")
 
 
-@pytest.mark.parametrize("style", tables.STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_validation_figures_of_the_decathlon_say_that_they_mislead(style):
     """Under each table, once for each line of ours; not for test images or those of others."""
 
@@ -167,11 +168,11 @@ def test_validation_figures_of_the_decathlon_say_that_they_mislead(style):
     misleading = printed("val, 10 crops", "svhn")
     assert "44 % on val and 64 % on test of aircraft" in misleading.replace(r"\%", "%")
     alone = style in ("csv", "latex")  # table 1
-    assert misleading.count(report.VALIDATION) == (1 if alone else 3)
-    assert report.VALIDATION not in printed("test", "svhn")
-    assert report.VALIDATION not in printed("val", None)
-    table = report.table([dataclasses.replace(ROWS[0], challenge="svhn")], style)
-    assert (report.VALIDATION in table) == (style != "csv")
+    assert misleading.count(VALIDATION) == (1 if alone else 3)
+    assert VALIDATION not in printed("test", "svhn")
+    assert VALIDATION not in printed("val", None)
+    table = report_results.table([dataclasses.replace(ROWS[0], challenge="svhn")], style)
+    assert (VALIDATION in table) == (style != "csv")
 
 
 def test_unknown_style_and_ragged_lines():

@@ -1,30 +1,31 @@
 """Derivatives of a network at evaluation: forward mode, reverse mode and one through the other."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import whole
+from families import spec_of, whole
 
-from radapt_jax import ModelSpec, initial_variables, metrics, models
-from radapt_jax.adapters import KINDS
+from radapt_jax import initial_variables
+from radapt_jax.adapters.registry import KINDS
+from radapt_jax.models import resnet26
+from radapt_jax.models import spec as models_spec
+from radapt_jax.nn import losses
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Float64, and stages of one block: every layer at both strides, and fast to compile."""
-    monkeypatch.setattr(inspect.getmodule(models.ResNet26), "BLOCKS", 1)
-    models._abstract.cache_clear()
+    monkeypatch.setattr(resnet26, "BLOCKS", 1)
+    models_spec._abstract.cache_clear()
     with jax.enable_x64(True):
         yield
-    models._abstract.cache_clear()
+    models_spec._abstract.cache_clear()
 
 
 def network(kind, digits):
     """Logits of two real digits, 8 x 8, and variables at random but near the backbone's."""
-    spec = ModelSpec(width=1 / 16, adapter=kind, adapter_init="he_normal")
+    spec = spec_of(kind, 1 / 16)
     stream = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: jnp.asarray(leaf + 0.1 * stream.uniform(size=leaf.shape)),
@@ -69,7 +70,7 @@ def test_forward_over_reverse_is_symmetric(kind, digits):
     logits, *at = network(kind, digits)
 
     def loss(at):
-        return metrics.cross_entropy(logits(*at), jnp.arange(2)).mean()
+        return losses.cross_entropy(logits(*at), jnp.arange(2)).mean()
 
     @jax.jit
     def times(v):

@@ -7,7 +7,7 @@ import pytest
 from conftest import SHARED
 
 from radapt_jax import DECATHLON, Domain
-from radapt_jax.domains import known_options
+from radapt_jax.data.decathlon.facts import known_options
 
 FACTS = {"name": "svhn", "classes": ("0", "1"), "mean": (0.4, 0.4, 0.5), "std": (0.2, 0.2, 0.2)}
 

@@ -13,9 +13,14 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from radapt_jax import Family, checkpoint, logs, loop, report, trees
-from radapt_jax import evaluate as evaluation
+from radapt_jax import Family
 from radapt_jax.data import batches
+from radapt_jax.evaluation import evaluate as evaluation
+from radapt_jax.experiment import run as experiment_run
+from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.family import checkpoint
+from radapt_jax.report import results
+from radapt_jax.utils import files, trees
 
 METHODS = (
     "scratch",
@@ -44,7 +49,7 @@ def small(recipe, cache_dir, **changes):
 @pytest.fixture(scope="module")
 def pretrained(cache_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("pretrain")
-    rows = loop.train_and_evaluate(small("scratch", cache_dir), workdir)
+    rows = train_and_evaluate(small("scratch", cache_dir), workdir)
     assert [row.domain for row in rows] == ["pictures"]
     assert rows[0].ratio == 1.0
     return workdir
@@ -53,7 +58,7 @@ def pretrained(cache_dir, tmp_path_factory):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_restores_and_counts(method, pretrained, cache_dir, tmp_path):
     changes = {"domains": "digits", "init_from": str(pretrained), "export": "best"}
-    rows = loop.train_and_evaluate(small(method, cache_dir, **changes), tmp_path)
+    rows = train_and_evaluate(small(method, cache_dir, **changes), tmp_path)
     assert [row.domain for row in rows] == ["pictures", "digits"]
     assert (rows[1].method, rows[1].count, rows[1].split) == (method, 500, "test")
     family, source = Family.load(tmp_path), Family.load(pretrained)
@@ -82,10 +87,10 @@ def test_new_domains_start_from_the_backbones_norms(pretrained, cache_dir, tmp_p
         starts[jobs[0].name] = jobs[0].variables
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "train_domains", instead)
+    monkeypatch.setattr(experiment_run, "train_domains", instead)
     config = small("series", cache_dir, domains="digits", init_from=str(pretrained))
     with pytest.raises(KeyboardInterrupt):
-        loop.train_and_evaluate(config, tmp_path)
+        train_and_evaluate(config, tmp_path)
     start = trees.flatten(starts["digits"])
     source = trees.flatten(Family.load(pretrained).variables("pictures"))
     for path, leaf in start.items():
@@ -102,7 +107,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_
     changes = {"domains": "digits,faces", "init_from": str(pretrained), "train.steps": 6}
     changes |= {"train.evals": 3, "train.log_every": 1}
     config = small("parallel", cache_dir, **changes)
-    loop.train_and_evaluate(config, tmp_path / "whole")
+    train_and_evaluate(config, tmp_path / "whole")
 
     plain = batches.train_batch
 
@@ -114,7 +119,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(batches, "train_batch", stopping)
         with pytest.raises(KeyboardInterrupt):
-            loop.train_and_evaluate(config, tmp_path / "stopped")
+            train_and_evaluate(config, tmp_path / "stopped")
     assert checkpoint.list_members(tmp_path / "stopped") == ["digits", "pictures"]
     seen = []
 
@@ -124,13 +129,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr(batches, "train_batch", counting)
-        loop.train_and_evaluate(config, tmp_path / "stopped")
+        train_and_evaluate(config, tmp_path / "stopped")
     assert [step for _, step in seen] == [4, 5]
     whole, stopped = (Family.load(tmp_path / name) for name in ("whole", "stopped"))
     for domain in ("digits", "faces"):
         chex.assert_trees_all_equal(whole.variables(domain), stopped.variables(domain))
     for name in ("whole", "stopped"):
-        rows = logs.read(tmp_path / name / "metrics" / "faces.csv")
+        rows = files.read_rows(tmp_path / name / "metrics" / "faces.csv")
         steps = [int(row["step"]) for row in rows if row["split"] == "train"]
         assert steps == [1, 2, 3, 4, 5, 6]
     facts = [(tmp_path / name / "results.json").read_text() for name in ("whole", "stopped")]
@@ -140,12 +145,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(pretrained, cache_dir, tmp_
 def test_a_damaged_training_state_costs_steps_and_no_more(pretrained, cache_dir, tmp_path, caplog):
     """Trained again from the state before the damaged one, the domain is what it was, exactly."""
     config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
-    loop.train_and_evaluate(config, tmp_path)
+    train_and_evaluate(config, tmp_path)
     before = Family.load(tmp_path).variables("digits")
     shutil.rmtree(tmp_path / "domains" / "digits")
     shutil.rmtree(tmp_path / "training" / "digits" / "4" / "state")
     with caplog.at_level("INFO", "radapt_jax"):
-        loop.train_and_evaluate(config, tmp_path)
+        train_and_evaluate(config, tmp_path)
     assert "4 is damaged" in caplog.text
     assert "digits: resumed at step 2 of 4" in caplog.text
     chex.assert_trees_all_equal(Family.load(tmp_path).variables("digits"), before)
@@ -163,8 +168,8 @@ def test_a_kill_while_the_first_domain_is_saved(killed_in, cache_dir, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, killed_in, killed)
         with pytest.raises(KeyboardInterrupt):
-            loop.train_and_evaluate(config, tmp_path)
-    rows = loop.train_and_evaluate(config, tmp_path)
+            train_and_evaluate(config, tmp_path)
+    rows = train_and_evaluate(config, tmp_path)
     assert rows[0].ratio == 1.0
     assert not Family.load(tmp_path)["pictures"].has_own_weights
 
@@ -172,11 +177,11 @@ def test_a_kill_while_the_first_domain_is_saved(killed_in, cache_dir, tmp_path, 
 def test_a_resumed_domain_must_be_the_one_it_was(pretrained, cache_dir, tmp_path):
     """Another mean under the same weights would be silently wrong."""
     config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
-    loop.train_and_evaluate(config, tmp_path)
+    train_and_evaluate(config, tmp_path)
     shutil.rmtree(tmp_path / "domains" / "digits")
     config.options.digits.mean = (0.1, 0.1, 0.1)
     with pytest.raises(ValueError, match=r"domain\.mean: was .*, is \[0\.1, 0\.1, 0\.1\]"):
-        loop.train_and_evaluate(config, tmp_path)
+        train_and_evaluate(config, tmp_path)
 
 
 def test_a_table_without_the_sources_images(pretrained, cache_dir, tmp_path, monkeypatch, caplog):
@@ -190,18 +195,18 @@ def test_a_table_without_the_sources_images(pretrained, cache_dir, tmp_path, mon
 
     monkeypatch.setattr(evaluation, "load_one_split", elsewhere)
     config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
-    rows = loop.train_and_evaluate(config, tmp_path)
+    rows = train_and_evaluate(config, tmp_path)
     assert [row.top1 is None for row in rows] == [True, False]
-    assert "not here (0)" in report.table(rows)
-    assert "they add 0." in report.table(rows[1:])
+    assert "not here (0)" in results.table(rows)
+    assert "they add 0." in results.table(rows[1:])
 
 
 def test_compress_and_join(pretrained, cache_dir, tmp_path):
     """One command compresses and fine-tunes; another adds a domain to the compressed family."""
     changes = {"init_from": str(pretrained), "domains": "digits,faces"}
-    loop.train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path / "dense")
+    train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path / "dense")
     changes = {"init_from": str(tmp_path / "dense"), "domains": ""}
-    rows = loop.train_and_evaluate(small("compress", cache_dir, **changes), tmp_path / "small")
+    rows = train_and_evaluate(small("compress", cache_dir, **changes), tmp_path / "small")
     assert [(row.domain, row.method) for row in rows[1:]] == [
         ("digits", "joint"),
         ("faces", "joint"),
@@ -214,22 +219,22 @@ def test_compress_and_join(pretrained, cache_dir, tmp_path):
     assert not np.array_equal(*moved)
     assert 0 < rows[0].basis < 0.06
     assert (tmp_path / "small" / "spectra.png").stat().st_size > 10_000
-    again = loop.train_and_evaluate(small("compress", cache_dir, **changes), tmp_path / "small")
+    again = train_and_evaluate(small("compress", cache_dir, **changes), tmp_path / "small")
     assert again == rows
 
     more = small("compress", cache_dir, **{**changes, "domains": "digits,pictures"})
     with pytest.raises(ValueError, match="begun without domain 'pictures'"):
-        loop.train_and_evaluate(more, tmp_path / "small")
+        train_and_evaluate(more, tmp_path / "small")
 
     changes = {"init_from": str(pretrained), "domains": "surfaces"}
-    loop.train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path / "late")
+    train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path / "late")
     changes["init_from"] = str(tmp_path / "small")
     wrong = small("join", cache_dir, **{**changes, "init_from": str(pretrained)})
     with pytest.raises(ValueError, match="shares no β"):
-        loop.train_and_evaluate(wrong, tmp_path / "wrong")
-    loop.train_and_evaluate(small("join", cache_dir, **changes), tmp_path / "joined")
+        train_and_evaluate(wrong, tmp_path / "wrong")
+    train_and_evaluate(small("join", cache_dir, **changes), tmp_path / "joined")
     changes["compress.dense"] = str(tmp_path / "late")
-    rows = loop.train_and_evaluate(small("join", cache_dir, **changes), tmp_path / "near")
+    rows = train_and_evaluate(small("join", cache_dir, **changes), tmp_path / "near")
     assert [row.domain for row in rows] == ["pictures", "digits", "faces", "surfaces"]
     joined = Family.load(tmp_path / "near")
     assert 0 < joined["surfaces"].results["projection_error"] < 1
@@ -240,7 +245,7 @@ def test_compress_and_join(pretrained, cache_dir, tmp_path):
 def test_wrong_runs_are_refused_before_they_start(pretrained, cache_dir, tmp_path):
     def run(recipe="parallel", workdir=tmp_path / "new", **changes):
         defaults = {"domains": "digits", "init_from": str(pretrained)}
-        loop.train_and_evaluate(small(recipe, cache_dir, **{**defaults, **changes}), workdir)
+        train_and_evaluate(small(recipe, cache_dir, **{**defaults, **changes}), workdir)
 
     refused = [
         ({"init_from": ""}, "init_from is empty"),
@@ -275,7 +280,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(pretrained, cache_dir, tmp_path
     with pytest.raises(
         FloatingPointError, match="digits: the loss or a gradient is NaN or infinite in step 2 of 4"
     ):
-        loop.train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path)
+        train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from families import empty_family, member_of
 
-from radapt_jax import evaluate
+from radapt_jax.evaluation.evaluate import evaluate_family
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def family(digits):
 
 
 def test_a_domain_whose_images_are_not_known_gets_a_row(family, cache_dir, caplog):
-    rows = evaluate.evaluate_family(family, cache_dir=cache_dir)
+    rows = evaluate_family(family, cache_dir=cache_dir)
     assert [row.domain for row in rows] == ["by_hand", "digits"]
     assert [row.top1 is None for row in rows] == [True, False]
     assert rows[0].parameters == rows[1].parameters
     assert "by_hand" in caplog.text
     assert "does not say where its images are" in caplog.text
     with pytest.raises(ValueError, match=r"'by_hand'.*does not say where its images are"):
-        evaluate.evaluate_family(family, domains=["by_hand"], cache_dir=cache_dir)
+        evaluate_family(family, domains=["by_hand"], cache_dir=cache_dir)
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import of_classes, whole
+from families import network, of_classes, whole
 from PIL import Image
 
-from radapt_jax import Family, Member, ModelSpec, Shared, initial_variables, serving
-from radapt_jax.data import batches
-from radapt_jax.data.embedded import open_embedded
+from radapt_jax import Family, Member, ResNet26, Shared, initial_variables
+from radapt_jax.data.pixels import HostPixels
+from radapt_jax.data.sources.embedded import open_embedded
+from radapt_jax.data.views import eval_views
+from radapt_jax.family import predict as family_predict
+from radapt_jax.family.predict import predict_mixed
 
 
 def spec(kind, width=0.125):
-    return ModelSpec(width=width, adapter=kind, adapter_init="he_normal")
+    return network(kind, width=width, init="he_normal")
 
 
 def member(data, kind, seed, own_weights=False, width=0.125):
@@ -28,7 +31,7 @@ def member(data, kind, seed, own_weights=False, width=0.125):
 
 @pytest.fixture
 def family(digits, faces):
-    shared = Shared(initial_variables(spec("none"), 2, seed=0)["params"], width=0.125)
+    shared = Shared(initial_variables(spec("none"), 2, seed=0)["params"], ResNet26(0.125))
     family = Family(shared)
     family.add("digits", member(digits, "parallel", seed=1))
     family.add("letters", member(digits, "parallel", seed=2))
@@ -103,13 +106,13 @@ def test_a_mixed_batch_of_several_kinds_is_cut_too(family, digits, monkeypatch):
     names = ["digits", "letters", "faces", "own", "letters", "digits"] * 3
     expected = family.predict(pixels, domains=names)
     sizes = []
-    plain = serving.predict_mixed
+    plain = predict_mixed
 
     def spy(*arguments):
         sizes.append(len(arguments[3]))
         return plain(*arguments)
 
-    monkeypatch.setattr(serving, "predict_mixed", spy)
+    monkeypatch.setattr(family_predict, "predict_mixed", spy)
     found = family.predict(pixels, domains=names, batch_size=5)
     np.testing.assert_allclose(found, expected, atol=2e-6)
     assert sorted(sizes) == [4, 4, 5, 5, 5]
@@ -161,8 +164,8 @@ def test_preprocess_is_evaluation(family, faces, surface_images, tmp_path):
     np.testing.assert_array_equal(family.preprocess(str(images[2]), domain="faces"), found[2:])
     stored = [example.image for example in open_embedded("faces").splits["test"]()]
     split = faces.splits["test"]
-    views = batches.eval_views(split, faces.domain, np.arange(len(split)))
-    seen = batches.HostPixels(split, 16).cut(views)["image"]
+    views = eval_views(split, faces.domain, np.arange(len(split)))
+    seen = HostPixels(split, 16).cut(views)["image"]
     np.testing.assert_array_equal(family.preprocess(stored, domain="faces"), seen)
     with pytest.raises(FileNotFoundError):
         family.preprocess(tmp_path / "none.png", domain="faces")
@@ -283,17 +286,20 @@ def test_save_and_load(family, pixels, tmp_path):
 
 def test_parameters_are_counted_as_in_the_paper(digits):
     """Width 1: nine parallel domains and the backbone are 2.0 times the backbone (table 1)."""
-    full = Shared(ModelSpec().abstract(1)["params"])
+    full = Shared(network(width=1.0).abstract(1)["params"])
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), full.params)
     family = Family(dataclasses.replace(full, params=zeros))
-    assert family.backbone_parameters() == 5_806_944 + 7_744
-    variables = initial_variables(ModelSpec(adapter="parallel"), 10, seed=0)
+    assert family.shared.backbone_parameters() == 5_806_944 + 7_744
+    variables = initial_variables(network("parallel", width=1.0), 10, seed=0)
     own = {key: variables[key] for key in ("adapters", "batch_stats")}
-    family.add("digits", Member(digits.domain, ModelSpec(adapter="parallel"), own))
+    family.add("digits", Member(digits.domain, network("parallel", width=1.0), own))
     assert family.parameters("digits") == 645_216 + 7_744 + 2_570
     assert 1 + 9 * family.ratio("digits") == pytest.approx(2.0, abs=0.02)
     family.add(
-        "own", Member(digits.domain, ModelSpec(), initial_variables(ModelSpec(), 10, seed=0))
+        "own",
+        Member(
+            digits.domain, network(width=1.0), initial_variables(network(width=1.0), 10, seed=0)
+        ),
     )
     assert family.parameters("own") == 5_817_258
     assert family.ratio("own") == 1.0

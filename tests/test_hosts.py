@@ -16,9 +16,12 @@ from conftest import ROOT
 from families import empty_family
 from test_end_to_end import small
 
-from radapt_jax import Family, hosts, logs, loop
+from radapt_jax import Family
 from radapt_jax.data import batches
-from radapt_jax.workdir import check_shared, held
+from radapt_jax.data.pixels import HostPixels
+from radapt_jax.experiment.lock import check_shared, held
+from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.utils import distributed, files
 
 CHANGES = {
     "domains": "digits",
@@ -72,8 +75,8 @@ def two_processes(backbone, cache_dir, tmp_path_factory):
 def go_on_alone(folder, backbone, cache_dir):
     config = small("parallel", cache_dir, init_from=backbone, **CHANGES)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hosts, "devices", lambda: jax.devices()[:4])
-        loop.train_and_evaluate(config, folder)
+        patch.setattr(distributed, "devices", lambda: jax.devices()[:4])
+        train_and_evaluate(config, folder)
 
 
 def start(folder, backbone, cache_dir, dying=None):
@@ -120,7 +123,7 @@ def assert_same_run(folder, other, atol):
         here.variables("digits"), there.variables("digits"), rtol=0, atol=atol
     )
     assert here["digits"].results == pytest.approx(there["digits"].results)
-    rows = [logs.read(it / "metrics" / "digits.csv") for it in (folder, other)]
+    rows = [files.read_rows(it / "metrics" / "digits.csv") for it in (folder, other)]
     assert [(row["step"], row["split"]) for row in rows[0]] == [
         (row["step"], row["split"]) for row in rows[1]
     ]
@@ -153,7 +156,7 @@ def test_one_of_two_is_killed(two_processes, backbone, cache_dir, tmp_path):
     shutil.copytree(folder, alone)
     go_on_alone(alone, backbone, cache_dir)  # while the other one listens for a sign of life
     assert_same_run(alone, two_processes[0], atol=1e-6)
-    left = since + hosts.HEARTBEAT + 15 - time.monotonic()
+    left = since + distributed.HEARTBEAT + 15 - time.monotonic()
     (code, _, errors), _ = ended(processes, within=max(left, 5))
     assert code not in (0, None)
     assert "has stopped, and with it the run" in errors or "another task died" in errors
@@ -180,7 +183,7 @@ def test_two_processes_go_on_with_what_one_began(
 def test_processes_share_a_batch(parts, faces):
     """Together they cut what one process would, each image once; an evaluation's last batch too."""
     split, domain = faces.splits["train"], faces.domain
-    pixels = batches.HostPixels(split, domain.size)
+    pixels = HostPixels(split, domain.size)
     whole = batches.train_batch(pixels, domain, 16, 0, 3, 4, parts)
     shares = [batches.train_batch(pixels, domain, 16, 0, 3, 4, parts, (it, 2)) for it in (0, 1)]
     for name, array in whole.items():
@@ -202,7 +205,7 @@ def test_processes_share_a_batch(parts, faces):
 )
 def test_flags_that_do_not_fit(place, told):
     with pytest.raises(ValueError, match=told):
-        hosts.initialize(*place)
+        distributed.initialize(*place)
 
 
 def test_no_cluster_is_found(tmp_path):
@@ -220,18 +223,16 @@ def test_no_cluster_is_found(tmp_path):
 def test_domains_are_not_trained_at_once_by_several_processes(
     backbone, cache_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(hosts, "place", lambda: (0, 2))
+    monkeypatch.setattr(distributed, "place", lambda: (0, 2))
     changes = {**CHANGES, "domains": "digits,faces", "train.together": 2}
     with pytest.raises(ValueError, match="together 2 and 2 processes"):
-        loop.train_and_evaluate(
-            small("parallel", cache_dir, init_from=backbone, **changes), tmp_path
-        )
+        train_and_evaluate(small("parallel", cache_dir, init_from=backbone, **changes), tmp_path)
 
 
 def test_a_workdir_that_is_not_shared(tmp_path, monkeypatch):
-    monkeypatch.setattr("radapt_jax.workdir.PATIENCE", 0)
+    monkeypatch.setattr("radapt_jax.experiment.lock.PATIENCE", 0)
     with held(tmp_path):
         check_shared(tmp_path)
-        monkeypatch.setattr(hosts, "by_main", lambda work: "of another host")
+        monkeypatch.setattr(distributed, "by_main", lambda work: "of another host")
         with pytest.raises(FileNotFoundError, match="a file system that all hosts share"):
             check_shared(tmp_path)

@@ -71,7 +71,7 @@ def test_configs_import_no_library_code():
 
 def test_tensorflow_is_not_imported():
     code = (
-        "import sys, radapt_jax.loop, radapt_jax.startup, tensorflow_datasets;"
+        "import sys, radapt_jax.experiment.run, radapt_jax.startup, tensorflow_datasets;"
         "print([name for name in sys.modules if name.split('.')[0] == 'tensorflow'])"
     )
     found = subprocess.run(

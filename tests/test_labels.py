@@ -8,10 +8,10 @@ from conftest import SHARED
 from test_score import PRINTED
 
 from radapt_jax import __main__
-from radapt_jax.domains import DECATHLON
-from radapt_jax.labels import BLOCK, accuracy, read_labels, score_submission
-from radapt_jax.published import published
-from radapt_jax.score import decathlon_points, decathlon_score
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.decathlon.labels import BLOCK, accuracy, read_labels, score_submission
+from radapt_jax.decathlon.published import published
+from radapt_jax.decathlon.score import decathlon_points, decathlon_score
 
 OFFICIAL = SHARED / "facts" / "decathlon_labels_test.zip"
 FACTS = SHARED / "facts" / "decathlon.json"

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from radapt_jax.layers import ChannelDropout, DomainNorm
+from radapt_jax.nn.layers import ChannelDropout
+from radapt_jax.nn.norm import DomainNorm
 
 
 def norm_variables(channels):

@@ -6,9 +6,10 @@ import sys
 import pytest
 from conftest import ROOT
 
-from radapt_jax import methods, settings
-from radapt_jax.domains import DECATHLON
-from radapt_jax.published import published
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.decathlon.published import published
+from radapt_jax.experiment import methods
+from radapt_jax.experiment.config import check
 
 VARIANTS = ("quickstart", "decathlon_like", "imagenet_to_sketch")  # of a recipe after the colon
 RECIPES = sorted(
@@ -34,7 +35,7 @@ def recipe(path, *variant, **changes):
 def problem(config):
     """Return what is said of a config, or None where nothing is."""
     try:
-        settings.check(config, devices=1)
+        check(config, devices=1)
     except ValueError as error:
         return str(error)
     return None
@@ -109,7 +110,7 @@ def test_a_recipes_name_for_something_else_is_refused(path, changes, entry, call
     """The message shows both sides and a name that will do; with it the run is taken."""
     config = recipe(f"configs/{path}", **{"domains": "digits", **changes})
     with pytest.raises(ValueError, match=f"{entry}(.|\n)*--config.method={called} "):
-        settings.check(config, devices=1)
+        check(config, devices=1)
     config.method = called
     assert problem(config) is None
 
@@ -119,7 +120,10 @@ def test_what_changes_nothing_is_not_looked_at():
         ("linear", {"adapter.stages": "late", "optim.decay.adapters": 1e-3}),
         ("compress", {"adapter.kind": "parallel", "compress.ranks": "budget"}),
         ("compress", {"compress.kind": "low_rank"}),
-        ("parallel", {"adapter.stages": "late, mid,early", "adapter.dropout_first": 0.5}),
+        (
+            "parallel",
+            {"adapter.stages": "late, mid,early", "adapter.options": {"dropout": (0.5, 0.0)}},
+        ),
         ("parallel", {"method": "mine", "optim.decay.adapters": None}),
         ("scratch", {"adapter.kind": "parallel"}),  # pre-training with adapters inside
     ]

@@ -5,21 +5,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from families import network
 
-from radapt_jax import ModelSpec, initial_variables, optim, trees
+from radapt_jax import initial_variables
+from radapt_jax.adapters import KINDS
+from radapt_jax.train import optim
+from radapt_jax.utils import trees
 
+NONE = KINDS["none"]
 DECAY = {"filters": None, "adapters": 1e-2, "norms": 1e-3, "head": 0.0}
 
 
 def weights(kind):
-    variables = initial_variables(ModelSpec(width=0.125, adapter=kind), 4, seed=0)
+    variables = initial_variables(network(kind, width=0.125), 4, seed=0)
     return {key: variables[key] for key in ("params", "adapters")}
 
 
 @pytest.mark.parametrize("kind", ["none", "series", "parallel"])
 def test_every_variable_has_exactly_one_label(kind):
     tree = weights(kind)
-    named = trees.flatten(optim.labels(tree, DECAY))
+    named = trees.flatten(optim.labels(tree, DECAY, KINDS[kind]))
     assert named.keys() == trees.flatten(tree).keys()
     for path, name in named.items():
         assert (name == optim.FROZEN) == path.startswith("params/")
@@ -30,13 +35,13 @@ def test_every_variable_has_exactly_one_label(kind):
 @pytest.mark.parametrize("path", ["adapters/mystery/kernel", "adapters/kernel", "other/norm/scale"])
 def test_a_variable_without_label_is_an_error(path):
     with pytest.raises(ValueError, match="no label"):
-        optim.label(path)
+        optim.label(path, KINDS["parallel"])
 
 
 def test_decay_by_label_and_frozen_untouched():
     """Without gradients only decay moves weights: lr * decay * weight, by label."""
     tree = jax.tree.map(jnp.asarray, weights("series"))
-    labels = optim.labels(tree, DECAY)
+    labels = optim.labels(tree, DECAY, KINDS["series"])
     optimizer = optim.make_optimizer(labels, DECAY, 0.1)
     zeros = jax.tree.map(jnp.zeros_like, tree)
     updates, _ = optimizer.update(zeros, optimizer.init(tree), tree)
@@ -62,7 +67,7 @@ def test_sgd_is_pytorchs():
 
 def test_frozen_filters_have_no_optimiser_state():
     tree = weights("parallel")
-    optimizer = optim.make_optimizer(optim.labels(tree, DECAY), DECAY, 0.1)
+    optimizer = optim.make_optimizer(optim.labels(tree, DECAY, KINDS["parallel"]), DECAY, 0.1)
     sizes = sum(leaf.size for leaf in jax.tree.leaves(optimizer.init(tree)))
     assert sizes < trees.count(tree["adapters"]) + 10
 
@@ -95,9 +100,9 @@ def test_drops_on_one_step_are_all_taken(warmup):
         (lambda: optim.make_schedule("linear", 0.1, 10), "'linear'"),
         (lambda: optim.make_schedule("steps", -0.1, 10), "learning rate -0.1"),
         (lambda: optim.make_schedule("steps", 0.1, 10, drop_at=(80,)), "fractions"),
-        (lambda: optim.labels(weights("none"), {"filters": 0.0}), "adapters"),
-        (lambda: optim.labels(weights("none"), dict.fromkeys(DECAY)), "frozen"),
-        (lambda: optim.labels(weights("none"), {**DECAY, "head": -1.0}), "head -1.0"),
+        (lambda: optim.labels(weights("none"), {"filters": 0.0}, NONE), "adapters"),
+        (lambda: optim.labels(weights("none"), dict.fromkeys(DECAY), NONE), "frozen"),
+        (lambda: optim.labels(weights("none"), {**DECAY, "head": -1.0}, NONE), "head -1.0"),
     ],
 )
 def test_bad_settings_are_named(call, message):

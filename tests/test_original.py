@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from test_parity import load, network, state_dict
 
-from radapt_jax import family_of_original, serving
+from radapt_jax import family_of_original
+from radapt_jax.family.predict import probabilities
 
 KINDS = {"bn_scratch": "none", "parallel_11": "parallel", "series_11": "series"}
 
@@ -22,7 +23,7 @@ def test_a_family_of_the_original_predicts_as_it_did(name):
     assert facts.spec.width == float(arrays["hyper/factor"])
     assert facts.domain.classes == ("0", "1", "2", "3", "4")
     variables = family.variables("imagenet12")
-    found = serving.probabilities(
+    found = probabilities(
         network(name, arrays, 0), variables, arrays["x"].transpose(0, 2, 3, 1), None, None
     )
     logits = arrays["eval_logits"] - arrays["eval_logits"].max(1, keepdims=True)

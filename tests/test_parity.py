@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from radapt_jax import import_original, optim, trees
-from radapt_jax.models import resnet26
-from radapt_jax.update import State, update
+from radapt_jax import import_original, resnet26
+from radapt_jax.adapters import KINDS
+from radapt_jax.train import optim
+from radapt_jax.train.step import TrainState, update
+from radapt_jax.utils import trees
 
 COPIES = Path(__file__).parent / "parity"
 FILES = ("parallel_11", "series_11", "bn_scratch", "parallel_2tasks")
@@ -38,7 +40,7 @@ def state_dict(arrays, prefix):
 def network(name, arrays, domain, dtype=jnp.float32):
     classes = int(arrays["hyper/num_classes"][domain])
     width = float(arrays["hyper/factor"])
-    return resnet26(classes, adapter=ADAPTER.get(name, "parallel"), width=width, dtype=dtype)
+    return resnet26(classes, ADAPTER.get(name, "parallel"), width=width, dtype=dtype)
 
 
 @pytest.mark.skipif(not (SHARED / "parity").is_dir(), reason="the full files are not here")
@@ -87,11 +89,11 @@ def test_states_after_one_and_three_steps(name, dtype, tolerance):
             variables = import_original(start, domain)
             variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables)
             weights = {key: variables[key] for key in ("params", "adapters")}
-            labels = optim.labels(weights, decay)
+            labels = optim.labels(weights, decay, KINDS[ADAPTER.get(name, "parallel")])
             optimizer = optim.make_optimizer(
                 labels, decay, float(arrays["hyper/lr"]), float(arrays["hyper/momentum"])
             )
-            states[domain] = State(
+            states[domain] = TrainState(
                 step=jnp.int32(0), **variables, opt_state=optimizer.init(weights)
             )
             task = f"_task{domain}" if name == "parallel_2tasks" else ""

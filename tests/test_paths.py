@@ -7,9 +7,11 @@ import pytest
 from families import empty_family, member_of
 from test_methods import recipe
 
-from radapt_jax import Family, loop, settings
-from radapt_jax.data.loading import DataSpec
-from radapt_jax.evaluate import evaluate_family
+from radapt_jax import Family
+from radapt_jax.data.spec import DataSpec
+from radapt_jax.evaluation.evaluate import evaluate_family
+from radapt_jax.experiment.resume import check_same, remember
+from radapt_jax.experiment.run import train_and_evaluate
 
 
 @pytest.fixture
@@ -38,23 +40,23 @@ def test_a_run_is_kept_under_the_home_and_starts_from_there(home, digits, cache_
     small |= {"train.evals": 1, "train.batch_size": 8, "data.cache": str(cache_dir)}
     small |= {"domains": "digits", "init_from": "~/backbone"}
     config = recipe("configs/quickstart", "linear", **small)
-    rows = loop.train_and_evaluate(config, "~/run")
+    rows = train_and_evaluate(config, "~/run")
     assert (home / "run" / "results.md").is_file()
     assert os.listdir(".") == []
     for spelling in (str(home / "backbone"), os.path.relpath(home / "backbone")):
         config.init_from = spelling
-        assert loop.train_and_evaluate(config, home / "run") == rows
+        assert train_and_evaluate(config, home / "run") == rows
 
 
 def test_one_folder_in_several_spellings(home, monkeypatch):
     """Begun with a relative path, a run goes on with other spellings, from other folders too."""
     config = recipe("configs/join", **{"init_from": "../home/a", "compress.dense": "b"})
     workdir = home / "run"
-    settings.remember(config, workdir)
+    remember(config, workdir)
 
     def resume(init_from, dense):
         config.init_from, config.compress.dense = init_from, dense
-        settings.check_same(config, workdir)
+        check_same(config, workdir)
 
     here = os.getcwd()
     resume("~/a", "./b")
@@ -75,7 +77,7 @@ def test_a_run_of_before_is_resumed(home):
     workdir.mkdir()
     (workdir / "config.json").write_text(config.to_json_best_effort())
     config.init_from = str(home.parent / "here" / "a")
-    settings.check_same(config, workdir)
+    check_same(config, workdir)
 
 
 @pytest.mark.parametrize("source", ["folder", "tfds", "decathlon"])

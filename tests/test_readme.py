@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from radapt_jax.data.embedded import open_embedded
+from radapt_jax.data.sources.embedded import open_embedded
 
 README = (ROOT / "README.md").read_text()
 CI = {"make quickstart", "make test"}  # run for real by `make check`, which CI runs

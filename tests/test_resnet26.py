@@ -5,9 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import whole
+from families import network, whole
 
-from radapt_jax import ModelSpec, initial_variables, optim, resnet26, trees
+from radapt_jax import Parallel, initial_variables, resnet26
+from radapt_jax.adapters import make_options
+from radapt_jax.train import optim
+from radapt_jax.utils import trees
 
 KINDS = ("none", "series", "parallel")
 
@@ -17,7 +20,7 @@ def counts(spec, classes=10):
     weights = {key: spec.abstract(classes)[key] for key in ("params", "adapters")}
     found = dict.fromkeys(optim.LABELS, 0)
     for path, leaf in trees.flatten(weights).items():
-        found[optim.label(path)] += int(np.prod(leaf.shape))
+        found[optim.label(path, spec.kind)] += int(np.prod(leaf.shape))
     return found
 
 
@@ -32,7 +35,7 @@ def images(faces):
     [("parallel", 645_216, 7_744, 26), ("series", 689_152, 14_976, 51), ("none", 0, 7_744, 26)],
 )
 def test_parameter_counts_of_the_paper(kind, adapters, norms, layers):
-    spec = ModelSpec(adapter=kind)
+    spec = network(kind, width=1.0)
     expected = {"filters": 5_806_944, "adapters": adapters, "norms": norms, "head": 2_570}
     assert counts(spec) == expected
     paths = trees.flatten(spec.abstract(10)["adapters"])
@@ -45,12 +48,12 @@ def test_parameter_counts_of_the_paper(kind, adapters, norms, layers):
 def test_width_scales_filters(width):
     stem = 27 * 32 * width
     rest = (5_806_944 - 27 * 32) * width**2
-    assert counts(ModelSpec(width=width))["filters"] == stem + rest
+    assert counts(network(width=width))["filters"] == stem + rest
 
 
 def test_which_layers_carry_adapters():
     def adapted(**options):
-        paths = trees.flatten(ModelSpec(adapter="parallel", **options).abstract(10)["adapters"])
+        paths = trees.flatten(network("parallel", 1.0, **options).abstract(10)["adapters"])
         return {path.removesuffix("/adapter/kernel") for path in paths if "/adapter/" in path}
 
     everything = adapted()
@@ -66,17 +69,17 @@ def test_which_layers_carry_adapters():
 
 @pytest.mark.parametrize("kind", ["series", "parallel"])
 def test_zero_adapter_is_the_backbone(kind, images):
-    plain = initial_variables(ModelSpec(width=0.125), 5, seed=3)
-    adapted = initial_variables(ModelSpec(width=0.125, adapter=kind), 5, seed=3)
-    expected = resnet26(5, adapter="none", width=0.125).apply(plain, images, train=False)
-    found = resnet26(5, adapter=kind, width=0.125).apply(adapted, images, train=False)
+    plain = initial_variables(network(width=0.125), 5, seed=3)
+    adapted = initial_variables(network(kind, width=0.125), 5, seed=3)
+    expected = resnet26(5, "none", width=0.125).apply(plain, images, train=False)
+    found = resnet26(5, kind, width=0.125).apply(adapted, images, train=False)
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_numpy_start_has_the_distribution_of_init(kind):
     """`initial_variables` restates the initialisers of the modules; they must not drift apart."""
-    spec = ModelSpec(width=0.25, adapter=kind, adapter_init="he_normal")
+    spec = network(kind, width=0.25, init="he_normal")
     example = jnp.zeros((1, 8, 8, 3))
     init = jax.jit(lambda key: spec.build(7).init(key, example, train=False))
     theirs = trees.flatten(init(jax.random.key(0, impl="rbg")))  # quick to compile
@@ -94,10 +97,10 @@ def test_numpy_start_has_the_distribution_of_init(kind):
 
 
 def test_initial_filters_do_not_depend_on_domain_or_adapter():
-    first = initial_variables(ModelSpec(width=0.125), 5, seed=0)["params"]
-    second = initial_variables(ModelSpec(width=0.125, adapter="series"), 9, seed=0)["params"]
+    first = initial_variables(network(width=0.125), 5, seed=0)["params"]
+    second = initial_variables(network("series", width=0.125), 9, seed=0)["params"]
     chex.assert_trees_all_equal(first, second)
-    other = initial_variables(ModelSpec(width=0.125), 5, seed=1)["params"]
+    other = initial_variables(network(width=0.125), 5, seed=1)["params"]
     assert trees.fingerprint(first) != trees.fingerprint(other)
 
 
@@ -106,8 +109,8 @@ def test_dropout_reaches_only_what_adapters_add(images):
     key = {"dropout": jax.random.key(1)}
 
     def logits(dropout, init, train=True):
-        model = resnet26(3, width=0.125, dropout=dropout, adapter_init=init)
-        spec = ModelSpec(width=0.125, adapter="parallel", adapter_init=init)
+        model = resnet26(3, Parallel(dropout=dropout, init=init), width=0.125)
+        spec = network("parallel", width=0.125, init=init)
         variables = initial_variables(spec, 3, seed=0)
         out = model.apply(variables, images, train=train, rngs=key, mutable=["batch_stats"])
         return np.asarray(out[0])
@@ -124,7 +127,7 @@ def test_dropout_reaches_only_what_adapters_add(images):
 
 
 def test_bfloat16_computes_close_to_float32(images):
-    variables = initial_variables(ModelSpec(width=0.125, adapter="parallel"), 5, seed=0)
+    variables = initial_variables(network("parallel", width=0.125), 5, seed=0)
     exact = resnet26(5, width=0.125).apply(variables, images, train=False)
     half = resnet26(5, width=0.125, dtype=jnp.bfloat16).apply(variables, images, train=False)
     assert half.dtype == jnp.float32
@@ -134,21 +137,23 @@ def test_bfloat16_computes_close_to_float32(images):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"adapter": "paralel"}, "paralel"),
+        ({"adapter": ("paralel", {})}, "paralel"),
         ({"stages": ("erly",)}, "erly"),
         ({"convs": ("third",)}, "third"),
-        ({"adapter_init": "ones"}, "ones"),
+        ({"adapter": ("parallel", {"init": "ones"})}, "ones"),
         ({"width": 0.3}, "multiple of 1/32"),
-        ({"width": 0.0}, "multiple of 1/32"),
-        ({"dropout": (1.0, 0.0)}, "probabilities"),
-        ({"adapter": "series", "dropout": (0.5, 0.0)}, "parallel adapters"),
-        ({"adapter": "none", "dropout": (0.0, 0.1)}, "parallel adapters"),
+        ({"width": 0.0}, "width 0.0"),
+        ({"adapter": ("parallel", {"dropout": (1.0, 0.0)})}, "dropout"),
+        ({"adapter": ("series", {"dropout": (0.5, 0.0)})}, "series adapters; expected some of"),
+        ({"adapter": ("none", {"dropout": (0.0, 0.1)})}, "none adapters; expected some of"),
         ({"sync_norm": True}, "axis_name"),
     ],
 )
 def test_bad_options_are_named(options, message):
+    kind, chosen = options.get("adapter", ("parallel", {}))
+    others = {name: it for name, it in options.items() if name != "adapter"}
     with pytest.raises(ValueError, match=message):
-        resnet26(10, **options)
+        resnet26(10, make_options(kind, **chosen), **others)
 
 
 @pytest.mark.parametrize("shape", [(1, 20, 16, 3), (1, 16, 16, 1), (16, 16, 3)])
@@ -161,6 +166,6 @@ def test_bad_images_are_refused(shape):
 
 
 def test_variables_of_another_network_are_refused(images):
-    variables = initial_variables(ModelSpec(width=0.125, adapter="parallel"), 5, seed=0)
+    variables = initial_variables(network("parallel", width=0.125), 5, seed=0)
     with pytest.raises(ValueError, match=r"head/kernel: found shape \(32, 5\), expected \(32, 6\)"):
         resnet26(6, width=0.125).apply(variables, images, train=False)

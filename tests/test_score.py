@@ -9,9 +9,9 @@ from conftest import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radapt_jax.domains import DECATHLON
-from radapt_jax.published import published
-from radapt_jax.score import decathlon_points, decathlon_score
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.decathlon.published import published
+from radapt_jax.decathlon.score import decathlon_points, decathlon_score
 
 BASELINE = {name: facts.baseline for name, facts in DECATHLON.items()}
 PRINTED = {

@@ -14,8 +14,9 @@ from conftest import ROOT
 from families import empty_family, member_of
 from PIL import Image
 
-from radapt_jax import Family, __main__, bundle, checkpoint
-from radapt_jax.data.loading import load_domain
+from radapt_jax import Family, __main__
+from radapt_jax.data.load import load_domain
+from radapt_jax.family import adapter_file, checkpoint
 
 PACKAGE = sorted((ROOT / "radapt_jax").rglob("*.py"))
 MODULES = {
@@ -159,9 +160,9 @@ PATHS = ["../../x", "/tmp/radapt_x", "..", "a/b", "a\\b", ".", "a\0"]
 def test_the_name_in_a_file_leads_nowhere(name, family, tmp_path):
     family.save(tmp_path / "run")
     family.save_domain("digits", tmp_path / "file")
-    card = bundle.read_card(tmp_path / "file")
+    card = adapter_file.read_card(tmp_path / "file")
     text = json.dumps({**card, "domain": {**card["domain"], "name": name}})
-    metadata = {bundle.KEY: text, "sha256": bundle._digest(text)}
+    metadata = {adapter_file.KEY: text, "sha256": adapter_file._digest(text)}
     leaves = safetensors.numpy.load_file(tmp_path / "file")
     safetensors.numpy.save_file(leaves, tmp_path / "file", metadata)
     before = everything(tmp_path)

@@ -13,8 +13,12 @@ import pytest
 from families import KINDS, empty_family, member_of, of_classes, whole
 from jax import export
 
-from radapt_jax import files, fold, serving, trees
-from radapt_jax.compression import compress_family, rank_rule
+from radapt_jax import fold
+from radapt_jax.compress.family import compress_family
+from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.family import predict
+from radapt_jax.family.predict import predict_mixed, probabilities, statistics
+from radapt_jax.utils import files, trees
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,7 @@ def test_a_mixed_batch_of_a_compressed_family(joint, pixels):
 def test_mixing_traces_once(family, pixels):
     """Which domains a batch has is data: one trace for all mixtures of a kind."""
     chex.clear_trace_counter()
-    traced = chex.assert_max_traces(serving.predict_mixed.__wrapped__, n=1)
+    traced = chex.assert_max_traces(predict_mixed.__wrapped__, n=1)
     model, params, bank, means, stds = family._predictor._stacked(("a", "b", "c"))
     counted = jax.jit(traced, static_argnames="model")
     for which in ([0, 1, 2, 0], [2, 2, 2, 2], [1, 0, 0, 1]):
@@ -78,19 +82,19 @@ def test_domains_of_all_class_counts_share_one_program(digits, faces, pixels):
     for seed, count in enumerate((2, 10, 100, 1623)):
         family.add(f"d{count}", member_of(of_classes(digits, count), "parallel", seed))
     family.predict(pixels[:7], domain="d2")
-    before = serving.predict._cache_size()
+    before = predict.predict._cache_size()
     for name in ("d10", "d100", "d1623", "d2"):
         assert family.predict(pixels[:7], domain=name).shape == (7, int(name[1:]))
-    assert serving.predict._cache_size() == before
+    assert predict.predict._cache_size() == before
 
 
 def test_swapping_traces_once(family, pixels):
     """Domains of 10 and 2 classes share one trace."""
     chex.clear_trace_counter()
-    counted = jax.jit(chex.assert_max_traces(serving.probabilities, n=1), static_argnames="model")
+    counted = jax.jit(chex.assert_max_traces(probabilities, n=1), static_argnames="model")
     for name in ("a", "c", "a"):
         model, variables = family._predictor._padded(name)
-        counted(model, variables, pixels[:3], *serving.statistics(family[name].domain))
+        counted(model, variables, pixels[:3], *statistics(family[name].domain))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +147,7 @@ def test_folding_changes_nothing(kind, width, fold_norm, digits, pixels):
 def test_folding_a_jointly_compressed_domain(joint, pixels):
     found = joint.fold("c").predict(pixels)
     np.testing.assert_allclose(found, joint.predict(pixels, domain="c"), atol=1e-5)
-    plain = fold(**joint.variables("c"))
+    plain = fold(joint["c"].spec, joint.variables("c"))
     assert not any(path.endswith("beta") for path in trees.flatten(plain["params"]))
 
 
@@ -158,7 +162,7 @@ def test_a_thousand_folds_leave_the_shared_weights_alone(family):
                    if key in family[name].variables[part]}
             for part in ("adapters", "batch_stats")
         }  # fmt: skip
-        fold(kernel, own["adapters"], own["batch_stats"])
+        fold(family[name].spec, {"params": kernel, **own})
     folded = family.fold("a")
     assert trees.fingerprint(folded.unfold()) == before
     assert trees.fingerprint(family.variables("b")["params"]) == before

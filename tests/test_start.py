@@ -12,8 +12,12 @@ from test_end_to_end import small
 from test_parity import load, state_dict
 
 import radapt_jax
-from radapt_jax import Family, loop, trees
-from radapt_jax.compression import compress_family, rank_rule
+from radapt_jax import Family
+from radapt_jax.compress.family import compress_family
+from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.experiment import run
+from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.utils import trees
 
 
 def start_of_digits(init_from, cache_dir, workdir, monkeypatch, recipe="linear"):
@@ -24,10 +28,10 @@ def start_of_digits(init_from, cache_dir, workdir, monkeypatch, recipe="linear")
         starts.extend(job.variables for job in jobs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "train_domains", instead)
+    monkeypatch.setattr(run, "train_domains", instead)
     changes = {"domains": "digits", "init_from": str(init_from)}
     with pytest.raises(KeyboardInterrupt):
-        loop.train_and_evaluate(small(recipe, cache_dir, **changes), workdir)
+        train_and_evaluate(small(recipe, cache_dir, **changes), workdir)
     return trees.flatten(starts[0])
 
 

@@ -5,14 +5,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import whole
+from families import network, whole
 
-from radapt_jax import ModelSpec, initial_variables, optim, trees
+from radapt_jax import initial_variables
 from radapt_jax.data import batches
-from radapt_jax.data.resident import DevicePixels
-from radapt_jax.evaluate import evaluate, judge
-from radapt_jax.steps import make_eval_step, make_train_step
-from radapt_jax.update import State, replicate
+from radapt_jax.data.pixels import DevicePixels, HostPixels
+from radapt_jax.evaluation.evaluate import evaluate, predict_split
+from radapt_jax.evaluation.step import make_eval_step
+from radapt_jax.train import optim
+from radapt_jax.train.compiled import make_train_step
+from radapt_jax.train.step import TrainState
+from radapt_jax.utils import trees
+from radapt_jax.utils.distributed import replicate
 
 ADAPT = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 BATCH = 32
@@ -27,12 +31,12 @@ def train(
 ):
     """Train a few steps from the same start; return first and last variables, and losses."""
     start = start or initial_variables(spec, data.domain.num_classes, seed=0)
-    labels = optim.labels({key: start[key] for key in ("params", "adapters")}, decay)
+    labels = optim.labels({key: start[key] for key in ("params", "adapters")}, decay, spec.kind)
     optimizer = optim.make_optimizer(labels, decay, 0.1)
     devices = jax.devices()[:devices]
-    state = State.create(start, optimizer, devices)
+    state = TrainState.create(start, optimizer, devices)
     step = make_train_step(spec, data.domain, optimizer, labels, devices=devices, **options)
-    pixels = batches.HostPixels(data.splits["train"], data.domain.size)
+    pixels = HostPixels(data.splits["train"], data.domain.size)
     if on_device:
         pixels = DevicePixels(data.splits["train"], lambda it: replicate(it, devices), devices)
     losses = []
@@ -47,7 +51,7 @@ def train(
 @pytest.mark.parametrize("kind", ["series", "parallel"])
 def test_shared_weights_stay_bit_identical(kind, digits, compilations):
     """Momentum and decay are on; w does not move, everything of the domain does."""
-    spec = ModelSpec(width=0.125, adapter=kind)
+    spec = network(kind, width=0.125)
     counts = []
     start, end, losses = train(
         digits, spec, ADAPT, devices=1, after=lambda _: counts.append(len(compilations))
@@ -69,7 +73,7 @@ def test_shared_weights_stay_bit_identical(kind, digits, compilations):
 )
 def test_only_trained_labels_move(trained, moving, digits):
     decay = {name: 5e-4 if name in trained else None for name in optim.LABELS}
-    start, end, _ = train(digits, ModelSpec(width=0.125), decay, devices=1, steps=2)
+    start, end, _ = train(digits, network(width=0.125), decay, devices=1, steps=2)
     moved = {
         optim.label(path)
         for path, leaf in trees.flatten({key: start[key] for key in ("params", "adapters")}).items()
@@ -85,7 +89,7 @@ def test_result_does_not_depend_on_the_number_of_devices(faces):
 
     In float64, where another order of summation stays far below what a mistake would do.
     """
-    spec = ModelSpec(width=0.125, adapter="parallel", dropout=(0.3, 0.3), adapter_init="he_normal")
+    spec = network("parallel", width=0.125, init="he_normal", dropout=(0.3, 0.3))
     with jax.enable_x64(True):
         start = jax.tree.map(np.float64, initial_variables(spec, 2, seed=0))
         runs = {
@@ -101,7 +105,7 @@ def test_result_does_not_depend_on_the_number_of_devices(faces):
 
 def test_norms_by_device_train_too(digits, compilations):
     """Without synchronisation each device normalises its own images; statistics are averaged."""
-    spec = ModelSpec(width=0.125, adapter="parallel")
+    spec = network("parallel", width=0.125)
     counts = []
     _, alone, _ = train(digits, spec, ADAPT, devices=1, steps=1)
     _, apart, losses = train(
@@ -118,14 +122,14 @@ def test_norms_by_device_train_too(digits, compilations):
 
 
 def test_state_does_not_delete_what_it_was_made_from(digits):
-    spec = ModelSpec(width=0.125)
+    spec = network(width=0.125)
     start = jax.tree.map(jax.numpy.asarray, initial_variables(spec, 10, seed=0))
     labels = optim.labels({key: start[key] for key in ("params", "adapters")}, ADAPT)
     optimizer = optim.make_optimizer(labels, ADAPT, 0.1)
     devices = jax.devices()[:1]
-    state = State.create(start, optimizer, devices)
+    state = TrainState.create(start, optimizer, devices)
     step = make_train_step(spec, digits.domain, optimizer, labels, devices=devices)
-    pixels = batches.HostPixels(digits.splits["train"], 16)
+    pixels = HostPixels(digits.splits["train"], 16)
     step(state, batches.train_batch(pixels, digits.domain, BATCH, 0, 0, 1), None)
     chex.assert_trees_all_equal(start, initial_variables(spec, 10, seed=0))
     with pytest.raises(RuntimeError, match="deleted"):
@@ -135,7 +139,7 @@ def test_state_does_not_delete_what_it_was_made_from(digits):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_images_on_the_device_give_the_same_bits(devices, faces):
     """Random crops, flips and all: the same batches, and the same weights after three steps."""
-    spec = ModelSpec(width=0.125, adapter="parallel")
+    spec = network("parallel", width=0.125)
     runs = [
         train(faces, spec, ADAPT, devices=devices, on_device=on_device)
         for on_device in (False, True)
@@ -149,16 +153,16 @@ def eval_of(data, spec, devices, crops=1, on_device=False):
     variables = initial_variables(spec, data.domain.num_classes, seed=0)
     split, devices = data.splits["test"], jax.devices()[:devices]
     step = make_eval_step(spec, data.domain, devices=devices)
-    pixels = batches.HostPixels(split, data.domain.size)
+    pixels = HostPixels(split, data.domain.size)
     if on_device:
         pixels = DevicePixels(split, lambda it: replicate(it, devices), devices)
-    return variables, judge(step, variables, pixels, data.domain, 64, len(devices), crops)
+    return variables, predict_split(step, variables, pixels, data.domain, 64, len(devices), crops)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_evaluation_counts_every_image(devices, digits):
     """500 test images in batches of 64: the last one is padded, and padding counts for nothing."""
-    spec = ModelSpec(width=0.125, adapter="parallel")
+    spec = network("parallel", width=0.125)
     variables, judged = eval_of(digits, spec, devices)
     split = digits.splits["test"]
     found = evaluate(judged, split.targets)
@@ -173,7 +177,7 @@ def test_evaluation_counts_every_image(devices, digits):
 
 def test_several_crops_are_averaged(faces):
     """Ten crops: the mean of the probabilities of ten windows, half of them mirrored."""
-    spec = ModelSpec(width=0.125, adapter="parallel")
+    spec = network("parallel", width=0.125)
     variables, judged = eval_of(faces, spec, 1, crops=10)
     images = whole(faces.splits["test"])
     corners = [(2, 2), (0, 0), (0, 4), (4, 0), (4, 4)]
@@ -193,6 +197,6 @@ def test_several_crops_are_averaged(faces):
 
 
 def test_images_that_do_not_fit_on_the_device(faces, monkeypatch):
-    monkeypatch.setattr("radapt_jax.data.resident.MOST", 1000)
+    monkeypatch.setattr("radapt_jax.data.pixels.MOST", 1000)
     with pytest.raises(ValueError, match=r"do not fit.*1,000.*on_device=False"):
         DevicePixels(faces.splits["test"], lambda it: it, jax.devices()[:1])

@@ -15,10 +15,13 @@ from conftest import ROOT
 from test_end_to_end import pretrained as pretrained
 from test_end_to_end import small
 
-from radapt_jax import Family, course, engine, loop
-from radapt_jax.course import Diverged
-from radapt_jax.data import batches
-from radapt_jax.stopping import Stopped, Stopping
+from radapt_jax import Family
+from radapt_jax.data import batches, views
+from radapt_jax.data.views import train_views
+from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.train import devices, progress
+from radapt_jax.train.progress import Diverged
+from radapt_jax.train.signals import Stopped, Stopping
 
 
 def config_of(pretrained, cache_dir, **changes):
@@ -40,7 +43,7 @@ def equal(whole, other):
 @pytest.fixture(scope="module")
 def whole(pretrained, cache_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
-    loop.train_and_evaluate(config_of(pretrained, cache_dir), workdir)
+    train_and_evaluate(config_of(pretrained, cache_dir), workdir)
     return workdir
 
 
@@ -67,18 +70,18 @@ def test_a_signal_saves_first_and_nothing_is_lost(
         signalling(number, at, patch)
         told = rf"SIG.*: digits: saved at step {at + 1} of 8\. Start the same command again"
         with pytest.raises(Stopped, match=told) as stopped:
-            loop.train_and_evaluate(config, tmp_path)
+            train_and_evaluate(config, tmp_path)
     assert stopped.value.code == 128 + number
     assert signal.getsignal(number) is before
     seen = []
-    plain = engine.OneDomain.step
+    plain = devices.OneDomain.step
 
     def counting(self, index):
         seen.append(index)
         return plain(self, index)
 
-    monkeypatch.setattr(engine.OneDomain, "step", counting)
-    loop.train_and_evaluate(config, tmp_path)
+    monkeypatch.setattr(devices.OneDomain, "step", counting)
+    train_and_evaluate(config, tmp_path)
     assert seen == list(range(at + 1, 8))
     equal(whole, tmp_path)
 
@@ -112,7 +115,7 @@ def test_the_command_says_so_with_an_exit_code_of_its_own(tmp_path):
     script = (
         "import os, signal\n"
         "from radapt_jax import startup\n"
-        "from radapt_jax.stopping import Stopping\n"
+        "from radapt_jax.train.signals import Stopping\n"
         "def main(_):\n"
         "    with Stopping():\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -127,7 +130,7 @@ def test_the_command_says_so_with_an_exit_code_of_its_own(tmp_path):
 
 def diverging(bad, monkeypatch):
     """Let the steps of some batches lose the loss, and with it the state."""
-    plain = engine.OneDomain.step
+    plain = devices.OneDomain.step
 
     def step(self, index):
         measured = plain(self, index)
@@ -136,7 +139,7 @@ def diverging(bad, monkeypatch):
             measured["loss"] = measured["loss"] * np.nan
         return measured
 
-    monkeypatch.setattr(engine.OneDomain, "step", step)
+    monkeypatch.setattr(devices.OneDomain, "step", step)
 
 
 def test_a_lost_loss_stops_the_run_and_names_the_last_good_state(
@@ -148,8 +151,8 @@ def test_a_lost_loss_stops_the_run_and_names_the_last_good_state(
         rf"\({tmp_path}/training/digits\).*config.optim.learning_rate.*--config.on_nan=rewind"
     )
     with pytest.raises(Diverged, match=told):
-        loop.train_and_evaluate(config_of(pretrained, cache_dir), tmp_path)
-    with course.TrainingCheckpoints(tmp_path / "training" / "digits") as checkpoints:
+        train_and_evaluate(config_of(pretrained, cache_dir), tmp_path)
+    with progress.TrainingCheckpoints(tmp_path / "training" / "digits") as checkpoints:
         assert checkpoints.latest == 4  # nothing that was lost has been saved
 
 
@@ -158,37 +161,37 @@ def test_rewinding_skips_the_batch(pretrained, cache_dir, tmp_path, monkeypatch)
     config = config_of(pretrained, cache_dir, on_nan="rewind")
     with monkeypatch.context() as patch:
         diverging({1, 5}, patch)
-        loop.train_and_evaluate(config, tmp_path / "once")
+        train_and_evaluate(config, tmp_path / "once")
         signalling(signal.SIGTERM, 6, patch)
         with pytest.raises(Stopped):
-            loop.train_and_evaluate(config, tmp_path / "stopped")
+            train_and_evaluate(config, tmp_path / "stopped")
     skipped = json.loads((tmp_path / "once" / "training" / "digits" / "skipped.json").read_text())
     assert skipped == [1, 5]
-    loop.train_and_evaluate(config, tmp_path / "stopped")
+    train_and_evaluate(config, tmp_path / "stopped")
     equal(tmp_path / "once", tmp_path / "stopped")
-    plain = batches.train_views
+    plain = train_views
 
     def without(split, domain, batch_size, seed, step):
         return plain(split, domain, batch_size, seed, [0, 2, 3, 4, 6, 7, 8, 9][step])
 
-    monkeypatch.setattr(batches, "train_views", without)
-    loop.train_and_evaluate(config, tmp_path / "without")
+    monkeypatch.setattr(views, "train_views", without)
+    train_and_evaluate(config, tmp_path / "without")
     equal(tmp_path / "once", tmp_path / "without")
 
 
 def test_rewinding_ends(pretrained, cache_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(course, "MOST_SKIPPED", 2)
+    monkeypatch.setattr(progress, "MOST_SKIPPED", 2)
     diverging(set(range(100)), monkeypatch)
     config = config_of(pretrained, cache_dir, on_nan="rewind")
     with pytest.raises(Diverged, match="2 batches have been skipped already"):
-        loop.train_and_evaluate(config, tmp_path)
+        train_and_evaluate(config, tmp_path)
 
 
 def test_no_room_on_the_device(pretrained, cache_dir, tmp_path, monkeypatch):
     def step(self, index):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.")
 
-    monkeypatch.setattr(engine.OneDomain, "step", step)
+    monkeypatch.setattr(devices.OneDomain, "step", step)
     told = r"32 images in 1 parts.*--config.train.accumulate=2.*--config.train.batch_size=16"
     with pytest.raises(MemoryError, match=told):
-        loop.train_and_evaluate(config_of(pretrained, cache_dir), tmp_path)
+        train_and_evaluate(config_of(pretrained, cache_dir), tmp_path)

@@ -10,19 +10,23 @@ from families import spec_of
 from test_end_to_end import pretrained as pretrained
 from test_end_to_end import small
 
-from radapt_jax import Family, initial_variables, logs, loop, optim, trees
+from radapt_jax import Family, initial_variables
 from radapt_jax.data import batches
-from radapt_jax.engine import ManyDomains, OneDomain
-from radapt_jax.plan import Job
-from radapt_jax.steps import make_train_step
-from radapt_jax.update import State, update
+from radapt_jax.data.pixels import HostPixels
+from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.train import optim, progress
+from radapt_jax.train.compiled import make_train_step
+from radapt_jax.train.devices import ManyDomains, OneDomain
+from radapt_jax.train.job import Job
+from radapt_jax.train.step import TrainState, update
+from radapt_jax.utils import files, trees
 
 DECAY = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 
 
 def setup(spec, classes, decay=DECAY):
     start = initial_variables(spec, classes, seed=0)
-    labels = optim.labels({key: start[key] for key in ("params", "adapters")}, decay)
+    labels = optim.labels({key: start[key] for key in ("params", "adapters")}, decay, spec.kind)
     return start, labels, optim.make_optimizer(labels, decay, 0.1)
 
 
@@ -37,7 +41,7 @@ def test_a_batch_in_parts_has_the_mean_gradient_of_its_parts(digits):
         targets = digits.splits["train"].targets[:12]
 
         def after(rows, parts, momentum=None):
-            state = State.on_host(start, optimizer)
+            state = TrainState.on_host(start, optimizer)
             new, measured = jax.jit(
                 lambda state: update(
                     model,
@@ -85,7 +89,7 @@ def test_parts_take_less_memory():
         )
         images = jax.ShapeDtypeStruct((64, 32, 32, 3), np.float32)
         targets = jax.ShapeDtypeStruct((64,), np.int32)
-        lowered = step.lower(State.on_host(start, optimizer), images, targets)
+        lowered = step.lower(TrainState.on_host(start, optimizer), images, targets)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(4) < 0.5 * temporary(1)
@@ -110,8 +114,8 @@ def test_parts_do_not_depend_on_the_number_of_devices(faces):
                 parts=2,
                 dtype=np.float64,
             )
-            state = State.create(start, optimizer, devices)
-            pixels = batches.HostPixels(faces.splits["train"], 16)
+            state = TrainState.create(start, optimizer, devices)
+            pixels = HostPixels(faces.splits["train"], 16)
             for index in range(2):
                 batch = batches.train_batch(pixels, faces.domain, 32, 0, index, count, 2)
                 state, _ = step(state, batch, None)
@@ -169,29 +173,29 @@ def test_a_run_that_trains_its_domains_at_once(pretrained, cache_dir, tmp_path, 
         "train.log_every": 1,
     }
     config = small("parallel", cache_dir, **changes)
-    rows = loop.train_and_evaluate(config, tmp_path / "whole")
+    rows = train_and_evaluate(config, tmp_path / "whole")
     assert [row.domain for row in rows] == ["pictures", "digits", "faces"]
-    from radapt_jax.course import Course
+    from radapt_jax.train.progress import Progress
 
-    plain = Course.stop
+    plain = Progress.stop
 
     def stopping(course, done, state):
-        if done == 4 and course.job.name == "faces":
+        if done == 4 and progress.job.name == "faces":
             raise KeyboardInterrupt
-        plain(course, done, state)
+        plain(progress, done, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Course, "stop", stopping)
+        patch.setattr(Progress, "stop", stopping)
         with pytest.raises(KeyboardInterrupt):
-            loop.train_and_evaluate(config, tmp_path / "stopped")
-    loop.train_and_evaluate(config, tmp_path / "stopped")
+            train_and_evaluate(config, tmp_path / "stopped")
+    train_and_evaluate(config, tmp_path / "stopped")
     whole, stopped = (Family.load(tmp_path / name) for name in ("whole", "stopped"))
     chex.assert_trees_all_equal(whole.variables("digits"), stopped.variables("digits"))
     for path, leaf in trees.flatten(whole.variables("faces")).items():
         assert leaf.shape == trees.flatten(stopped.variables("faces"))[path].shape
     for name in ("digits", "faces"):
         for run in ("whole", "stopped"):
-            rows = logs.read(tmp_path / run / "metrics" / f"{name}.csv")
+            rows = files.read_rows(tmp_path / run / "metrics" / f"{name}.csv")
             steps = [int(row["step"]) for row in rows if row["split"] == "train"]
             assert steps == [1, 2, 3, 4], (name, run)
 
@@ -199,23 +203,24 @@ def test_a_run_that_trains_its_domains_at_once(pretrained, cache_dir, tmp_path, 
 def test_one_that_diverges_does_not_stop_those_trained_with_it(
     pretrained, cache_dir, tmp_path, monkeypatch
 ):
-    from radapt_jax import course
-    from radapt_jax.failures import DomainsFailed
+    from radapt_jax.experiment.failures import DomainsFailed
+    from radapt_jax.experiment.run import train_and_evaluate
+    from radapt_jax.train import progress
 
-    plain = course.Course.advance
+    plain = progress.Progress.advance
 
     def advance(self, done, measured):
         if self.job.name == "faces":
-            raise course.Diverged("faces: the loss is nan", done)
+            raise progress.Diverged("faces: the loss is nan", done)
         plain(self, done, measured)
 
-    monkeypatch.setattr(course.Course, "advance", advance)
+    monkeypatch.setattr(progress.Progress, "advance", advance)
     changes = {"domains": "digits,faces", "init_from": str(pretrained), "train.together": 2}
     config = small("parallel", cache_dir, **changes)
     with pytest.raises(
         DomainsFailed, match="1 of 2 domains failed:\n  faces: faces: the loss is nan"
     ):
-        loop.train_and_evaluate(config, tmp_path)
+        train_and_evaluate(config, tmp_path)
     assert Family.load(tmp_path).domains == ["pictures", "digits"]
 
 
@@ -232,4 +237,4 @@ def test_what_cannot_be_trained_at_once_is_said(changes, told, pretrained, cache
     changes = {"domains": "digits,faces", "init_from": str(pretrained), **changes}
     changes = {"train.together": 2, **changes}
     with pytest.raises(ValueError, match=told):
-        loop.train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path)
+        train_and_evaluate(small("parallel", cache_dir, **changes), tmp_path)

@@ -7,8 +7,8 @@ import chex
 import numpy as np
 import pytest
 
-from radapt_jax import training_state
-from radapt_jax.training_state import TrainingCheckpoints
+from radapt_jax.train import checkpoints as train_checkpoints
+from radapt_jax.train.checkpoints import TrainingCheckpoints
 
 STREAM = np.random.default_rng(0)
 SMOOTH = np.linspace(0, 1, 96, dtype=np.float32).reshape(3, 32)
@@ -94,7 +94,7 @@ def test_orbax_alone_would_not_notice(training):
             except AssertionError:
                 silent += 1
                 with pytest.raises(ValueError, match="not those that were saved"):
-                    training_state._read(training / "30")
+                    train_checkpoints._read(training / "30")
             except Exception:  # noticed
                 pass
             path.write_bytes(whole)
@@ -194,7 +194,7 @@ def test_a_save_that_fails_leaves_the_others(training, monkeypatch):
 
     with TrainingCheckpoints(training) as checkpoints:
         with monkeypatch.context() as patch:
-            patch.setattr(training_state.ocp, "save_async", lambda *_, **__: UnderWay)
+            patch.setattr(train_checkpoints.ocp, "save_async", lambda *_, **__: UnderWay)
             checkpoints.save(40, state_of(40), 50.0, {})
         with pytest.raises(OSError, match=r"40 could not be saved(.|\n)*No space left(.|\n)*room"):
             checkpoints.top1()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radapt_jax import trees
+from radapt_jax.utils import trees
 
 LEAVES = st.dictionaries(
     st.text("abc", min_size=1, max_size=3),

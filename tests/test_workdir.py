@@ -12,8 +12,12 @@ import pytest
 from conftest import ROOT
 from families import empty_family, member_of
 
-from radapt_jax import Family, __main__, bundle, challenge, checkpoint, files, logs
-from radapt_jax.workdir import HOLDER, LOCK, held
+from radapt_jax import Family, __main__
+from radapt_jax.decathlon import submission
+from radapt_jax.experiment.lock import HOLDER, LOCK, held
+from radapt_jax.family import adapter_file, checkpoint
+from radapt_jax.train.log import RunLog
+from radapt_jax.utils import files
 
 WIDTH = 1 / 32
 HOLDING = """
@@ -174,10 +178,10 @@ def test_a_file_is_the_old_one_or_the_new_one(step, tmp_path, monkeypatch):
 def test_a_full_disk_leaves_the_file_that_was_written(kind, step, digits, tmp_path, monkeypatch):
     def write(seed):
         if kind == "a submission":
-            found = {"svhn": [challenge.Answer(number, seed) for number in range(9)]}
-            challenge.write_submission(found, tmp_path / "it")
+            found = {"svhn": [submission.Answer(number, seed) for number in range(9)]}
+            submission.write_submission(found, tmp_path / "it")
         else:
-            bundle.write(member_of(digits, "none", seed, width=WIDTH), tmp_path / "it")
+            adapter_file.write(member_of(digits, "none", seed, width=WIDTH), tmp_path / "it")
 
     write(1)
     before = contents(tmp_path)
@@ -196,8 +200,8 @@ def test_a_full_disk_leaves_the_file_that_was_written(kind, step, digits, tmp_pa
 @pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no devices")
 def test_a_device_is_not_replaced_by_a_file(digits):
     for write in (
-        lambda: challenge.write_submission({}, "/dev/null"),
-        lambda: bundle.write(member_of(digits, "none", 1, width=WIDTH), "/dev/null"),
+        lambda: submission.write_submission({}, "/dev/null"),
+        lambda: adapter_file.write(member_of(digits, "none", 1, width=WIDTH), "/dev/null"),
     ):
         with pytest.raises(OSError, match="found no place for a file at /dev/null"):
             write()
@@ -230,7 +234,7 @@ def test_leftovers_of_killed_saves_are_put_right(family, tmp_path):
 
 
 def test_a_kill_while_metrics_are_rewritten_loses_no_row(tmp_path, monkeypatch):
-    with logs.RunLog(tmp_path, "digits", 0, 9, 1) as log:
+    with RunLog(tmp_path, "digits", 0, 9, 1) as log:
         for step in (1, 2, 3):
             log.write(step, step / 3, "train", loss=1.0, top1=50.0)
     path = tmp_path / "metrics" / "digits.csv"
@@ -242,12 +246,12 @@ def test_a_kill_while_metrics_are_rewritten_loses_no_row(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            logs.RunLog(tmp_path, "digits", 2, 9, 1)
+            RunLog(tmp_path, "digits", 2, 9, 1)
     assert path.read_bytes() == before
     with open(path, "a") as file:
         file.write("4,1.3")  # as a kill, or a full disk, leaves it
-    assert [row["step"] for row in logs.read(path)] == ["1", "2", "3"]
-    with logs.RunLog(tmp_path, "digits", 3, 9, 1) as log:
+    assert [row["step"] for row in files.read_rows(path)] == ["1", "2", "3"]
+    with RunLog(tmp_path, "digits", 3, 9, 1) as log:
         log.write(4, 4 / 3, "train", loss=1.0, top1=50.0)
     with open(path, newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]

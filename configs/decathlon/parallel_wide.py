@@ -3,7 +3,7 @@
 python train.py --config configs/decathlon/parallel_wide.py --workdir runs/decathlon/parallel_wide
 
 The backbone is that of configs/decathlon/pretrain_wide.py. For the figure's other points set
---config.backbone.width (in both) and --config.adapter.dropout_first and dropout_second.
+--config.backbone.width (in both) and --config.adapter.options="{'dropout': (0.25, 0.25)}".
 """
 
 from configs import decathlon
@@ -12,6 +12,5 @@ from configs import decathlon
 def get_config():
     config = decathlon.of("parallel", "parallel_wide", init_from="runs/decathlon/pretrain_wide")
     config.backbone.width = 2.0
-    config.adapter.dropout_first = 0.5
-    config.adapter.dropout_second = 0.5
+    config.adapter.options.dropout = (0.5, 0.5)
     return config

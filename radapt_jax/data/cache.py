@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from radapt_jax.data.building import build, check_unreadable
+from radapt_jax.data.build_cache import build, check_unreadable
 from radapt_jax.data.images import MAX_ASPECT
-from radapt_jax.data.sources import Source
+from radapt_jax.data.sources.source import Source
 
 log = logging.getLogger(__name__)
-
 FORMAT = 3
 DAMAGE = (ValueError, LookupError, TypeError, OSError, EOFError, zipfile.BadZipFile)
 INDEX = ("offsets", "extents", "labels", "ids", "names", "sums")  # arrays of `Split`

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from radapt_jax.domains import Domain
+from radapt_jax.data.domain import Domain
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would start a program
 CHANNELS = (1, 3, 4)  # grey, RGB and RGBA

@@ -2,26 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from radapt_jax import adapters
-from radapt_jax.adapters import AdaptedConv
-from radapt_jax.layers import DomainHead, DomainNorm
+from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.conv import AdaptedConv
+from radapt_jax.adapters.none import NoAdapter
+from radapt_jax.adapters.registry import make_options
+from radapt_jax.models.backbone import Backbone, Convolution, Placement
+from radapt_jax.nn.layers import DomainHead
+from radapt_jax.nn.norm import DomainNorm
+from radapt_jax.utils.checks import number
 
-STAGES = ("early", "mid", "late")
-CONVS = ("first", "second")
 STEM_CHANNELS = 32
 STAGE_CHANNELS = (64, 128, 256)
 BLOCKS = 4  # in each stage
+CONVS = 2  # in each block
 
 
-class Block(nn.Module):
+@dataclasses.dataclass(frozen=True)
+class ResNet26(Backbone):
+    """ResNet-26 (CVPR 2018, section 3.2): 25 convolutions of 3x3 and a head.
+
+    Args:
+      width: channel multiplier; the stem's 32 channels times it must be a whole number.
+
+    Raises:
+      ValueError: another width.
+    """
+
+    name: ClassVar[str] = "resnet26"
+    stages: ClassVar[tuple[str, ...]] = ("early", "mid", "late")  # the stem goes with early
+    convs: ClassVar[tuple[str, ...]] = ("first", "second")  # of a block; the stem is in none
+    multiple_of: ClassVar[int] = 8  # three stages halve the image
+    checks: ClassVar = {"width": number("(0, 64]")}
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "width", float(self.width))
+        channels = STEM_CHANNELS * self.width
+        if channels < 1 or abs(channels - round(channels)) > 1e-6:
+            nearest = max(round(channels), 1) / STEM_CHANNELS
+            raise ValueError(
+                f"found width {self.width}, which gives the stem {channels:g} channels; expected "
+                f"a multiple of 1/{STEM_CHANNELS}, such as {nearest:g}."
+            )
+
+    def channels(self, wide: int) -> int:
+        """Return how many of `wide` channels there are at this width."""
+        return round(wide * self.width)
+
+    def build(
+        self,
+        num_classes: int,
+        adapter: Options,
+        placement: Placement,
+        *,
+        folded_norms: bool,
+        runtime: Runtime,
+    ) -> nn.Module:
+        return _Network(self, num_classes, adapter, placement, folded_norms, runtime)
+
+    def convolutions(self) -> tuple[Convolution, ...]:
+        blocks = (
+            f"stage{stage + 1}/block{block + 1}"
+            for stage in range(len(STAGE_CHANNELS))
+            for block in range(BLOCKS)
+        )
+        inside = (
+            Convolution(f"{block}/conv{conv + 1}", f"{block}/norm{conv + 1}")
+            for block in blocks
+            for conv in range(CONVS)
+        )
+        return (Convolution("stem", "stem_norm"), *inside)
+
+
+class _Block(nn.Module):
     """Two adapted convolutions with norms, and a shortcut.
 
     Where the block halves the image, the shortcut is 2x2 average pooling, with zero channels
@@ -30,79 +93,62 @@ class Block(nn.Module):
 
     features: int
     stride: int
-    adapters: tuple[str, str]
-    dropout: tuple[float, float]
-    shared: dict[str, Any]  # of both convolutions: initializer, dtype, axis names
+    adapters: tuple[Options, Options]
     folded_norms: bool
+    runtime: Runtime
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
-        def conv(position: int, stride: int) -> AdaptedConv:
-            return AdaptedConv(
+        y = x
+        for position, stride in enumerate((self.stride, 1)):
+            conv = AdaptedConv(
                 self.features,
                 stride,
                 self.adapters[position],
-                self.dropout[position],
+                position,
+                self.runtime,
                 name=f"conv{position + 1}",
-                **self.shared,
             )
-
-        def norm(name: str) -> DomainNorm:
-            return DomainNorm(
-                self.shared["dtype"], self.shared["norm_axis"], self.folded_norms, name=name
-            )
-
-        y = conv(0, self.stride)(x, train=train)
-        y = nn.relu(norm("norm1")(y, train=train))
-        y = conv(1, 1)(y, train=train)
-        y = norm("norm2")(y, train=train)
+            norm = _norm(self.runtime, self.folded_norms, f"norm{position + 1}")
+            y = norm(conv(y if position == 0 else nn.relu(y), train=train), train=train)
         if self.stride == 2:
             x = nn.avg_pool(x, (2, 2), strides=(2, 2))
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - x.shape[-1])))
         return nn.relu(y + x)
 
 
-class Stage(nn.Module):
+class _Stage(nn.Module):
     """Four blocks, the first with stride 2."""
 
     features: int
-    adapters: tuple[str, str]
-    dropout: tuple[float, float]
-    shared: dict[str, Any]
+    adapters: tuple[Options, Options]
     folded_norms: bool
+    runtime: Runtime
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
         for index in range(BLOCKS):
-            block = Block(
+            block = _Block(
                 self.features,
                 2 if index == 0 else 1,
                 self.adapters,
-                self.dropout,
-                self.shared,
                 self.folded_norms,
+                self.runtime,
                 name=f"block{index + 1}",
             )
             x = block(x, train=train)
         return x
 
 
-class ResNet26(nn.Module):
-    """The network itself; make one with `resnet26`, which checks its arguments."""
+class _Network(nn.Module):
+    """The network itself."""
 
+    backbone: ResNet26
     num_classes: int
-    adapter: str
-    width: float
-    stages: tuple[str, ...]
-    convs: tuple[str, ...]
-    dropout: tuple[float, float]
-    adapter_init: str
-    dtype: Any
-    axis_name: str | None = None
-    sync_norm: bool = False
-    ranks: adapters.Ranks = 0.5
-    folded_norms: bool = False
-    fold: bool = True
+    adapter: Options
+    placement: Placement
+    folded_norms: bool
+    runtime: Runtime
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w 3"], *, train: bool) -> Float[Array, "b k"]:
@@ -111,67 +157,46 @@ class ResNet26(nn.Module):
         Raises:
           ValueError: images that are not (b, h, w, 3) with sides that are multiples of 8.
         """
-        if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] % 8 or images.shape[2] % 8:
-            raise ValueError(
-                f"found images of shape {images.shape}; expected (batch, height, width, 3) with "
-                "sides that are multiples of 8, because three stages halve the image."
-            )
-        norm_axis = self.axis_name if self.sync_norm else None
-        shared = {
-            "initializer": self.adapter_init,
-            "dtype": self.dtype,
-            "axis_name": self.axis_name,
-            "norm_axis": norm_axis,
-            "ranks": self.ranks,
-            "fold": self.fold,
-        }
-        x = AdaptedConv(
-            scaled(STEM_CHANNELS, self.width),
-            1,
-            self.adapter if "early" in self.stages else "none",
-            self.dropout[0],
+        backbone, runtime = self.backbone, self.runtime
+        backbone.check_sides(images.shape)
+        early = backbone.stages[0]
+        stem = AdaptedConv(
+            backbone.channels(STEM_CHANNELS),
+            adapter=self._adapter_at(early),
+            runtime=runtime,
             name="stem",
-            **shared,
-        )(images, train=train)
-        x = DomainNorm(self.dtype, norm_axis, self.folded_norms, name="stem_norm")(x, train=train)
-        for index, (stage, channels) in enumerate(zip(STAGES, STAGE_CHANNELS, strict=True)):
-            first, second = (
-                self.adapter if stage in self.stages and conv in self.convs else "none"
-                for conv in CONVS
-            )
-            x = Stage(
-                scaled(channels, self.width),
-                (first, second),
-                self.dropout,
-                shared,
-                self.folded_norms,
-                name=f"stage{index + 1}",
-            )(x, train=train)
-        x = nn.relu(DomainNorm(self.dtype, norm_axis, name="norm")(x, train=train))
+        )
+        x = _norm(runtime, self.folded_norms, "stem_norm")(stem(images, train=train), train=train)
+        for index, (stage, wide) in enumerate(zip(backbone.stages, STAGE_CHANNELS, strict=True)):
+            first, second = (self._adapter_at(stage, conv) for conv in backbone.convs)
+            channels = backbone.channels(wide)
+            name = f"stage{index + 1}"
+            block = _Stage(channels, (first, second), self.folded_norms, runtime, name=name)
+            x = block(x, train=train)
+        x = nn.relu(_norm(runtime, False, "norm")(x, train=train))
         return DomainHead(self.num_classes, name="head")(x.mean((1, 2)))
 
+    def _adapter_at(self, stage: str, conv: str | None = None) -> Options:
+        """Return the options of one convolution; the stem is in no block."""
+        placed = stage in (self.placement.stages or ())
+        placed = placed and (conv is None or conv in (self.placement.convs or ()))
+        return self.adapter if placed else NoAdapter()
 
-def scaled(channels: int, width: float) -> int:
-    return round(channels * width)
+
+def _norm(runtime: Runtime, folded: bool, name: str) -> DomainNorm:
+    return DomainNorm(runtime.dtype, runtime.norm_axis, folded, name=name)
 
 
 def resnet26(
     num_classes: int,
+    adapter: Options | str = "parallel",
     *,
-    adapter: str = "parallel",
     width: float = 1.0,
-    stages: Sequence[str] = STAGES,
-    convs: Sequence[str] = CONVS,
-    dropout: tuple[float, float] = (0.0, 0.0),
-    adapter_init: str = "zeros",
-    dtype: Any = jnp.float32,
-    axis_name: str | None = None,
-    sync_norm: bool = False,
-    ranks: adapters.Ranks = 0.5,
-    folded_norms: bool = False,
-    fold: bool = True,
-) -> ResNet26:
-    """ResNet-26 with residual adapters (CVPR 2018, section 3.2): 25 convolutions and a head.
+    stages: Sequence[str] | None = None,
+    convs: Sequence[str] | None = None,
+    **runtime: Any,
+) -> nn.Module:
+    """Return a ResNet-26 with residual adapters, for those who need no family.
 
     `model.init(key, images, train=False)` makes the collections `params` (shared 3x3 filters),
     `adapters` (the domain's adapters, norms and head) and `batch_stats`;
@@ -180,68 +205,25 @@ def resnet26(
 
     Args:
       num_classes: outputs of the domain's head.
-      adapter: "none", "series" (y = u + α norm(u), u = f * x), "parallel" (y = f * x + α * x),
-        "low_rank" (parallel with α = β γᵀ) or "joint" (the same with β shared, in `params`).
-      width: channel multiplier; the stem's 32 channels times it must be a whole number.
-      stages: which of "early" (with the stem), "mid" and "late" carry adapters.
-      convs: which convolutions of a block do, "first" and "second"; the stem is not in a block.
-      dropout: probability that a channel of the adapter's input is dropped in training, for first
-        (and stem) and second convolutions; parallel adapters only. Needs the rng "dropout".
-      adapter_init: "zeros" (the adapted network starts as the backbone) or "he_normal".
-      dtype: of the computation; variables, statistics and logits stay in float32 or wider.
-      axis_name: the mapped axis over which training splits a batch, if any.
-      sync_norm: take batch statistics over all devices of `axis_name`.
-      ranks: of low-rank and joint adapters: a share of the full rank, or ranks by convolution
-        ("stem", "stage1/block1/conv1", ...); those that are not in it carry no adapter.
-      folded_norms: norms after convolutions are folded into them but for a bias (radapt_jax.fold);
-        evaluation only.
-      fold: compute parallel adapters in training through the folded filter, where that is exact;
-        off where domains are mapped over, since each would need a filter of its own.
+      adapter: a kind ("none", "series", "parallel", "low_rank", "joint", ...), or its options, such
+        as `Parallel(init="he_normal")`.
+      width: see `ResNet26`.
+      stages: which of "early" (with the stem), "mid" and "late" carry adapters; None: all.
+      convs: which convolutions of a block do, "first" and "second"; None: both.
+      runtime: fields of `adapters.base.Runtime`, such as dtype.
 
     Raises:
-      ValueError: an unknown option, a width without whole channels, or dropout without parallel
-        adapters.
+      ValueError: an unknown name, or a width without whole channels.
     """
-    _check_choice("adapter", (adapter,), adapters.KINDS)
-    _check_choice("stages", tuple(stages), STAGES)
-    _check_choice("convs", tuple(convs), CONVS)
-    _check_choice("adapter_init", (adapter_init,), tuple(adapters.INITS))
-    if num_classes < 1:
-        raise ValueError(f"found num_classes {num_classes}; expected at least 1.")
-    channels = STEM_CHANNELS * width
-    if channels < 1 or abs(channels - round(channels)) > 1e-6:
-        nearest = max(round(channels), 1) / STEM_CHANNELS
-        raise ValueError(
-            f"found width {width}, which gives the stem {channels:g} channels; expected a "
-            f"multiple of 1/{STEM_CHANNELS}, such as {nearest:g}."
-        )
-    if len(dropout) != 2 or not all(0.0 <= rate < 1.0 for rate in dropout):
-        raise ValueError(f"found dropout {dropout}; expected two probabilities in [0, 1).")
-    if any(dropout) and adapter not in adapters.PARALLEL_KINDS:
-        raise ValueError(
-            f"found dropout {dropout} with adapter {adapter!r}; dropout acts on the input of "
-            "parallel adapters. Use adapter='parallel' or dropout=(0.0, 0.0)."
-        )
-    if sync_norm and axis_name is None:
-        raise ValueError("sync_norm needs axis_name, the mapped axis to synchronise over.")
-    return ResNet26(
-        num_classes,
-        adapter,
-        float(width),
-        tuple(stages),
-        tuple(convs),
-        (float(dropout[0]), float(dropout[1])),
-        adapter_init,
-        dtype,
-        axis_name,
-        sync_norm,
-        FrozenDict(ranks) if isinstance(ranks, Mapping) else float(ranks),
-        folded_norms,
-        fold,
+    backbone = ResNet26(width)
+    options = make_options(adapter) if isinstance(adapter, str) else adapter
+    placement = Placement(
+        None if stages is None else tuple(stages), None if convs is None else tuple(convs)
     )
-
-
-def _check_choice(what: str, found: tuple[str, ...], known: tuple[str, ...]) -> None:
-    unknown = [choice for choice in found if choice not in known]
-    if unknown:
-        raise ValueError(f"found {what} {unknown}; expected some of {list(known)}.")
+    return backbone.build(
+        num_classes,
+        options,
+        backbone.placed(placement),
+        folded_norms=False,
+        runtime=Runtime(**runtime),
+    )

@@ -1,0 +1,226 @@
+"""Compression of a whole family: its dense adapters become low-rank, alone or jointly."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from radapt_jax.adapters.base import NAME, by_convolution
+from radapt_jax.adapters.low_rank import Ranks
+from radapt_jax.adapters.registry import KINDS, make_options, of_kind
+from radapt_jax.compress.ranks import RankRule, spectra
+from radapt_jax.compress.svd import Matrices, joint_svd, project, truncate
+from radapt_jax.family.family import Family
+from radapt_jax.family.member import Member
+from radapt_jax.utils import trees
+
+
+def targets() -> list[str]:
+    """Return the adapter kinds that dense adapters can be compressed to."""
+    return [name for name, kind in KINDS.items() if kind.factors]
+
+
+def factors_of(kind: str) -> tuple[str, str]:
+    """Return the leaves β and γ of a kind in `targets()`."""
+    found = KINDS[kind].factors
+    assert found is not None
+    return found
+
+
+def compressible(family: Family) -> list[str]:
+    """Return the domains with dense adapters on the shared weights."""
+    return [
+        name
+        for name in family.domains
+        if family[name].spec.kind.dense and not family[name].has_own_weights
+    ]
+
+
+def kernels(member: Member) -> Matrices:
+    """Return the dense adapters α of a domain, by convolution.
+
+    Raises:
+      ValueError: it has none.
+    """
+    dense = member.spec.kind.dense
+    leaves = trees.flatten(member.variables["adapters"])
+    found = by_convolution(leaves, dense) if dense else {}
+    if not found:
+        having = [name for name, kind in KINDS.items() if kind.dense]
+        raise ValueError(
+            f"domain {member.domain.name!r} has {member.spec.adapter.kind} adapters; expected "
+            f"dense ones, which can be compressed: {having}."
+        )
+    return {conv: np.asarray(leaf) for conv, leaf in found.items()}
+
+
+def alphas_of(family: Family, domains: Sequence[str] | None = None) -> dict[str, Matrices]:
+    """Return the dense adapters of domains (default: all that have them).
+
+    Raises:
+      ValueError: there are none.
+    """
+    names = compressible(family) if domains is None else domains
+    if not names:
+        kinds = {name: family[name].spec.adapter.kind for name in family}
+        raise ValueError(f"found no domain with dense adapters to compress; there are {kinds}.")
+    return {name: kernels(family[name]) for name in names}
+
+
+def svd(
+    domain: Member | Mapping[str, np.ndarray], rank: Ranks | int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Compress one domain alone: α ≈ β γᵀ, the best approximation of each rank.
+
+    Args:
+      domain: with dense adapters, or these alone: `{convolution: α}`.
+      rank: one number for all layers (at most the full rank is taken), a share of the full rank
+        (a float in (0, 1]), or ranks by convolution.
+
+    Returns:
+      `{convolution: (β, γᵀ)}` of shapes (inputs, K) and (K, outputs).
+
+    Raises:
+      ValueError: no dense adapters, or a rank or share out of range.
+    """
+    return truncate(kernels(domain) if isinstance(domain, Member) else dict(domain), rank)
+
+
+def compress_family(
+    family: Family, kind: str, ranks: RankRule, *, domains: Sequence[str] | None = None
+) -> Family:
+    """Return a family with compressed adapters; nothing is trained.
+
+    Args:
+      family: with dense adapters; stays as it is.
+      kind: "joint" (one β for all domains, in the shared weights) or "low_rank" (each its own).
+      ranks: see `rank_rule`; sees the spectra of all domains together, or of each alone.
+      domains: which to compress (default: all with dense adapters). The others are kept as they
+        are.
+
+    Raises:
+      ValueError: nothing to compress, an unknown kind, or a family that shares β already.
+    """
+    if kind not in targets():
+        raise ValueError(f"found compression {kind!r}; expected one of {targets()}.")
+    if family.shared.basis is not None:
+        raise ValueError("this family is compressed jointly already; start from the dense one.")
+    alphas = alphas_of(family, domains)
+    kept = [family[name] for name in family if name not in alphas]
+    beta, gamma = factors_of(kind)
+    if not KINDS[kind].leaves[beta].shared:
+        return Family(family.shared, [*kept, *_each(family, kind, alphas, ranks)])
+    chosen = _integers(ranks(spectra(list(alphas.values()))))
+    betas, gammas = joint_svd(alphas, chosen)
+    shared = dataclasses.replace(
+        family.shared,
+        params=with_leaves(family.shared.params, _placed({beta: betas})),
+        basis=make_options(kind, ranks=chosen),
+    )
+    members = [with_factors(family[name], kind, chosen, {gamma: gammas[name]}) for name in alphas]
+    return Family(shared, [*kept, *members])
+
+
+def _each(
+    family: Family, kind: str, alphas: Mapping[str, Matrices], ranks: RankRule
+) -> list[Member]:
+    """Compress every domain alone; a budget is for all of them together."""
+    own_spectra = {
+        (name, conv): spectrum
+        for name, own in alphas.items()
+        for conv, spectrum in spectra([own]).items()
+    }
+    labels = {f"{name}: {conv}": (name, conv) for name, conv in own_spectra}
+    chosen = _integers(ranks({label: own_spectra[key] for label, key in labels.items()}))
+    beta, gamma = factors_of(kind)
+    members = []
+    for name, own in alphas.items():
+        mine = {conv: chosen[f"{name}: {conv}"] for conv in own}
+        pairs = truncate(own, mine)
+        found = {
+            beta: {conv: pair[0] for conv, pair in pairs.items()},
+            gamma: {conv: pair[1] for conv, pair in pairs.items()},
+        }
+        members.append(with_factors(family[name], kind, mine, found))
+    return members
+
+
+def _integers(ranks: Mapping[str, int]) -> dict[str, int]:
+    """Return ranks as Python's integers, which a card can hold; a rule may give NumPy's."""
+    return {conv: int(rank) for conv, rank in ranks.items()}
+
+
+def _placed(leaves: Mapping[str, Matrices]) -> dict[str, np.ndarray]:
+    """Return variables of adapters by path, from `{leaf: {convolution: matrix}}`."""
+    return {
+        f"{conv}/{NAME}/{leaf}": np.asarray(matrix)
+        for leaf, matrices in leaves.items()
+        for conv, matrix in matrices.items()
+    }
+
+
+def with_leaves(tree: trees.Tree, leaves: Mapping[str, Any], *, drop: str = "") -> dict[str, Any]:
+    """Return a collection with some leaves added, and those that end in `drop` taken out."""
+    kept = {
+        path: leaf
+        for path, leaf in trees.flatten(tree).items()
+        if not (drop and path.endswith(drop))
+    }
+    return trees.unflatten({**kept, **leaves})
+
+
+def with_factors(
+    member: Member, kind: str, ranks: Mapping[str, int], leaves: Mapping[str, Matrices]
+) -> Member:
+    """Return a member whose dense adapters are replaced by factors, `{leaf: matrices}`."""
+    adapters = with_leaves(
+        member.variables["adapters"],
+        _placed(leaves),
+        drop=f"/{NAME}/{member.spec.kind.dense}",
+    )
+    options = of_kind(member.spec.adapter, kind, ranks=ranks)
+    return dataclasses.replace(
+        member,
+        spec=dataclasses.replace(member.spec, adapter=options),
+        variables={**member.variables, "adapters": adapters},
+        method=kind,
+        shared=None,
+        results={},
+    )
+
+
+def join(family: Family, member: Member) -> tuple[Member, float]:
+    """Express a dense domain in the β of a jointly compressed family, by least squares.
+
+    Args:
+      family: jointly compressed.
+      member: with dense adapters, trained on the same filters.
+
+    Returns:
+      The member with γ in place of α, to be added to the family and fine-tuned, and the relative
+      error ‖α - β γᵀ‖ / ‖α‖ that it starts with.
+
+    Raises:
+      ValueError: the family shares no β, or the member belongs to other filters.
+    """
+    basis: Any = family.shared.basis
+    if basis is None:
+        raise ValueError("this family shares no β; compress it jointly first: configs/compress.py.")
+    if member.shared not in (None, family.fingerprint):
+        raise ValueError(
+            f"domain {member.domain.name!r} was trained on filters of sha256 "
+            f"{str(member.shared)[:12]}..., the family has {family.fingerprint[:12]}...."
+        )
+    beta, gamma = factors_of(basis.kind)
+    alphas = kernels(member)
+    betas = by_convolution(trees.flatten(family.shared.params), beta)
+    if alphas.keys() != betas.keys():
+        raise ValueError(
+            f"domain {member.domain.name!r} has adapters on other convolutions than the family's "
+            f"β: {sorted(alphas.keys() ^ betas.keys())[:3]}."
+        )
+    gammas, error = project(alphas, betas)
+    return with_factors(member, basis.kind, basis.ranks, {gamma: gammas}), error

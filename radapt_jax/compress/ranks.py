@@ -1,0 +1,130 @@
+"""How ranks are chosen: uniform, by energy, or the best under a budget."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from radapt_jax.adapters.low_rank import rank_of
+from radapt_jax.compress.svd import Matrices, factorise, stack
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectrum:
+    """Singular values of one layer's adapters, and what one more rank costs there.
+
+    Args:
+      values: in descending order, as many as the full rank.
+      cost: parameters of one rank over all domains: inputs + domains · outputs.
+    """
+
+    values: np.ndarray
+    cost: int
+
+
+RankRule = Callable[[Mapping[str, Spectrum]], Mapping[str, int]]
+
+
+def rank_rule(how: str, *, share: float = 0.5, energy: float = 0.9, budget: int = 0) -> RankRule:
+    """Return the function that chooses ranks from spectra.
+
+    Args:
+      how: "uniform" (K = share · C), "energy" (the smallest K that keep a share of each layer's
+        energy) or "budget" (the most energy for a number of parameters).
+      share, energy: as above, in (0, 1].
+      budget: parameters of all β and γ; 0: as many as "uniform" takes.
+
+    Raises:
+      ValueError: an unknown rule.
+    """
+    rules: Mapping[str, RankRule] = {
+        "uniform": lambda spectra: uniform_ranks(spectra, share),
+        "energy": lambda spectra: energy_ranks(spectra, energy),
+        "budget": lambda spectra: budget_ranks(
+            spectra,
+            budget or parameters(spectra, uniform_ranks(spectra, share)),
+        ),
+    }
+    if how not in rules:
+        raise ValueError(f"found rank rule {how!r}; expected one of {sorted(rules)}.")
+    return rules[how]
+
+
+def spectra(domains: Sequence[Matrices]) -> dict[str, Spectrum]:
+    """Return the spectrum of each convolution's stacked adapters; of one domain, of its own."""
+    found = {}
+    for name, (u, s, _) in factorise(stack(domains)).items():
+        outputs = domains[0][name].shape[1]
+        full = min(u.shape[0], outputs)
+        cost = u.shape[0] + len(domains) * outputs
+        found[name] = Spectrum(s[:full], cost)
+    return found
+
+
+def uniform_ranks(spectra: Mapping[str, Spectrum], share: float = 0.5) -> dict[str, int]:
+    """Return K = share · C for every layer of full rank C; the paper's share is 1/2."""
+    return {
+        name: rank_of(share, name, len(it.values), len(it.values)) for name, it in spectra.items()
+    }
+
+
+def energy_ranks(spectra: Mapping[str, Spectrum], energy: float) -> dict[str, int]:
+    """Return for every layer the smallest K that keeps a share of its squared singular values."""
+    if not 0 < energy <= 1:
+        raise ValueError(f"found an energy share of {energy}; expected one in (0, 1].")
+    found = {}
+    for name, spectrum in spectra.items():
+        kept = np.cumsum(np.square(spectrum.values.astype(np.float64)))
+        enough = np.searchsorted(kept, energy * kept[-1] * (1 - 1e-12)) + 1
+        found[name] = int(min(enough, len(spectrum.values)))
+    return found
+
+
+def budget_ranks(spectra: Mapping[str, Spectrum], budget: int) -> dict[str, int]:
+    """Choose the ranks of all layers together, so that the kept energy is largest.
+
+    Ranks are taken in the order of energy per parameter, as long as they fit: at most the energy
+    of one rank below the optimum. Every layer gets one rank at least.
+
+    Args:
+      budget: parameters of all β and γ, over all domains.
+
+    Raises:
+      ValueError: the budget is below one rank a layer.
+    """
+    least = sum(spectrum.cost for spectrum in spectra.values())
+    if budget < least:
+        raise ValueError(
+            f"found a budget of {budget:,} parameters; expected at least {least:,}, one rank for "
+            f"each of {len(spectra)} layers."
+        )
+    ranks = dict.fromkeys(spectra, 1)
+    left = budget - least
+    gains = [
+        (float(value) ** 2 / spectrum.cost, name)
+        for name, spectrum in spectra.items()
+        for value in spectrum.values[1:]
+    ]
+    full = set()
+    for _, name in sorted(gains, key=lambda gain: -gain[0]):
+        if name not in full and spectra[name].cost <= left:
+            ranks[name] += 1
+            left -= spectra[name].cost
+        else:
+            full.add(name)  # its later ranks would gain less at the same cost
+    return ranks
+
+
+def parameters(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int]) -> int:
+    """Return the parameters of all β and γ at these ranks."""
+    return sum(spectrum.cost * ranks[name] for name, spectrum in spectra.items())
+
+
+def relative_error(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int]) -> float:
+    """Return ‖α - β γᵀ‖ / ‖α‖ over all layers and domains, from the spectra (Eckart, Young)."""
+    squares = {name: np.square(it.values.astype(np.float64)) for name, it in spectra.items()}
+    lost = sum(values[ranks[name] :].sum() for name, values in squares.items())
+    whole = sum(values.sum() for values in squares.values())
+    return float(np.sqrt(lost / whole)) if whole else 0.0

@@ -1,0 +1,181 @@
+"""Import of networks trained with the original PyTorch code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from radapt_jax.adapters.registry import make_options
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.data.domain import RGB, Domain
+from radapt_jax.family.family import Family
+from radapt_jax.family.member import Member
+from radapt_jax.family.shared import Shared
+from radapt_jax.models.backbone import Placement
+from radapt_jax.models.resnet26 import STEM_CHANNELS, ResNet26
+from radapt_jax.models.spec import ModelSpec
+from radapt_jax.utils import trees
+
+_NORM = {
+    "weight": ("adapters", "scale"),
+    "bias": ("adapters", "bias"),
+    "running_mean": ("batch_stats", "mean"),
+    "running_var": ("batch_stats", "var"),
+}
+
+
+def _layer(name: str) -> tuple[str, str]:
+    """Return the conv's and the norm's path of `pre_layers_conv` or `layer1.0.conv2.1`."""
+    if name == "pre_layers_conv":
+        return "stem", "stem_norm"
+    match = re.fullmatch(r"layer([123])\.([0-3])\.conv(?:(1)|(2)\.1)", name)
+    if match is None:
+        raise ValueError(f"found layer {name!r}, which is not one of the original network's.")
+    stage, block = match[1], int(match[2]) + 1
+    conv = match[3] or match[4]
+    return f"stage{stage}/block{block}/conv{conv}", f"stage{stage}/block{block}/norm{conv}"
+
+
+def _place(name: str, domain: int) -> tuple[str, str] | None:
+    """Return collection and path of an original name; None for another domain's or a counter."""
+    if name.endswith("num_batches_tracked"):
+        return None
+    if match := re.fullmatch(r"linears\.(\d+)\.(weight|bias)", name):
+        leaf = "kernel" if match[2] == "weight" else "bias"
+        return ("adapters", f"head/{leaf}") if int(match[1]) == domain else None
+    if match := re.fullmatch(r"end_bns\.(\d+)\.0\.(\w+)", name):
+        collection, leaf = _NORM[match[2]]
+        return (collection, f"norm/{leaf}") if int(match[1]) == domain else None
+    if match := re.fullmatch(r"(.+)\.parallel_conv\.(\d+)\.conv\.weight", name):
+        path = f"{_layer(match[1])[0]}/adapter/kernel"
+        return ("adapters", path) if int(match[2]) == domain else None
+    if match := re.fullmatch(r"(.+)\.bns\.(\d+)\.0\.conv\.1\.weight", name):
+        path = f"{_layer(match[1])[0]}/adapter/kernel"
+        return ("adapters", path) if int(match[2]) == domain else None
+    if match := re.fullmatch(r"(.+)\.bns\.(\d+)\.0\.conv\.0\.(\w+)", name):
+        collection, leaf = _NORM[match[3]]
+        path = f"{_layer(match[1])[0]}/adapter/norm/{leaf}"
+        return (collection, path) if int(match[2]) == domain else None
+    # Series adapters sit before the domain norm in one Sequential: `bns.0.1` instead of `bns.0`.
+    if match := re.fullmatch(r"(.+?)\.bns\.(\d+)(?:\.1)?\.(\w+)", name):
+        collection, leaf = _NORM[match[3]]
+        return (collection, f"{_layer(match[1])[1]}/{leaf}") if int(match[2]) == domain else None
+    if match := re.fullmatch(r"(.+)\.conv\.weight", name):
+        return "params", f"{_layer(match[1])[0]}/kernel"
+    raise ValueError(f"found variable {name!r}, which is not one of the original network's.")
+
+
+def _arrange(path: str, array: np.ndarray) -> np.ndarray:
+    """Turn OIHW into HWIO, and 1x1 filters and linear layers into (in, out) matrices."""
+    if not path.endswith("kernel"):
+        return array
+    if array.ndim == 4 and array.shape[2:] == (1, 1):
+        array = array[:, :, 0, 0]
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def import_original(state_dict: Mapping[str, Any], domain: int = 0) -> dict[str, Any]:
+    """Map a state_dict of the original code to `params`, `adapters` and `batch_stats`.
+
+    Works for networks without adapters, with series adapters (an inner norm each) and with
+    parallel adapters; names as in https://github.com/srebuffi/residual_adapters.
+
+    Args:
+      state_dict: original names to arrays (NumPy, or anything `np.asarray` takes; for PyTorch
+        tensors call `.numpy()` first). A leading "module." is dropped.
+      domain: index of the domain whose adapters, norms and head are taken.
+
+    Returns:
+      Variables for `resnet26(...).apply`, as NumPy arrays of the given dtypes.
+
+    Raises:
+      ValueError: a name that the original network does not have, or no such domain.
+    """
+    leaves: dict[str, np.ndarray] = {}
+    for name, value in state_dict.items():
+        place = _place(name.removeprefix("module."), domain)
+        if place is not None:
+            collection, path = place
+            leaves[f"{collection}/{path}"] = np.ascontiguousarray(_arrange(path, np.asarray(value)))
+    if "adapters/head/kernel" not in leaves:
+        heads = sorted(name for name in state_dict if name.endswith("weight") and "linears" in name)
+        raise ValueError(f"found no domain {domain} in the state_dict; its heads are {heads}.")
+    return trees.unflatten(leaves)
+
+
+def family_of_original(
+    state_dict: Mapping[str, Any],
+    *,
+    domain: int = 0,
+    name: str = "imagenet12",
+    classes: Sequence[str] | None = None,
+    mean: RGB = DECATHLON["imagenet12"].mean,
+    std: RGB = DECATHLON["imagenet12"].std,
+    size: int = 64,
+    resize: int = 72,
+) -> Family:
+    """Return a family whose source domain is that of a state_dict of the original code.
+
+    It predicts with that domain; saved, it is what `--config.init_from` takes: new domains start
+    from its filters and its norms. Width, adapters and class count are those of the arrays.
+
+    Args:
+      state_dict: as for `import_original`.
+      domain: index of the domain that becomes the source.
+      name: what it is called from now on.
+      classes: names in label order; default: "0", "1" and so on.
+      mean, std: what its images were normalised with, for images scaled to [0, 1]; default: those
+        of ImageNet.
+      size, resize: the square that the network saw and the length that images were first resized
+        to, in pixels.
+
+    Raises:
+      ValueError: as `import_original`; arrays that make no ResNet-26, names for another class
+        count than the head's, or a fact that `Domain` refuses.
+    """
+    variables = trees.unflatten(
+        {
+            path: np.asarray(leaf, np.float32)
+            for path, leaf in trees.flatten(import_original(state_dict, domain)).items()
+        }
+    )
+    spec = _spec_of(variables)
+    count = variables["adapters"]["head"]["kernel"].shape[1]
+    names = tuple(map(str, range(count)) if classes is None else classes)
+    if len(names) != count:
+        raise ValueError(
+            f"found {len(names)} class names for a head of {count} classes; expected one for each, "
+            "in label order."
+        )
+    facts = Domain(name, names, mean, std, size, resize)
+    kind = spec.adapter.kind
+    shared = Shared(variables.pop("params"), spec.backbone, source=name, adapter=kind)
+    return Family(shared, [Member(facts, spec, variables, method=kind)])
+
+
+def _spec_of(variables: trees.Tree) -> ModelSpec:
+    """Return the network that imported variables are of.
+
+    Raises:
+      ValueError: they lack the first convolution.
+    """
+    leaves = trees.flatten(variables)
+    if "params/stem/kernel" not in leaves:
+        raise ValueError(
+            "found no filter of pre_layers_conv; expected the state of a whole network."
+        )
+    width = leaves["params/stem/kernel"].shape[-1] / STEM_CHANNELS
+    adapted = [path for path in leaves if path.endswith("/adapter/kernel")]
+    backbone = ResNet26(width)
+    if not adapted:
+        return ModelSpec(backbone)
+    kind = "series" if any("/adapter/norm/" in path for path in leaves) else "parallel"
+    convs = tuple(
+        conv
+        for position, conv in enumerate(backbone.convs, 1)
+        if any(f"/conv{position}/" in path for path in adapted)
+    )
+    return ModelSpec(backbone, make_options(kind), Placement(convs=convs))

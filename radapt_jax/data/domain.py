@@ -1,0 +1,121 @@
+"""What is known of a domain apart from its weights, and the Visual Decathlon's facts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from radapt_jax.utils.checks import (
+    FLAG,
+    TEXT,
+    Kind,
+    check,
+    check_all,
+    number,
+    one_of,
+    optional,
+    several,
+    whole,
+)
+
+RGB = tuple[float, float, float]
+Crop = Literal["random", "centre"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Domain:
+    """A dataset with its own label set: classes, normalisation and the crop the network sees.
+
+    Args:
+      name: letters, digits, `_`, `-` and inner dots; also the name of its folder on disk.
+      classes: class names in label order.
+      mean, std: per channel (RGB), for images scaled to [0, 1].
+      size: side of the square that the network sees, in pixels.
+      resize: images are first resized to this length in pixels: the shorter side, or both
+        where `squash` is set. At least `size`.
+      squash: resize to a square, whatever the aspect ratio.
+      crop: training takes a "random" `size` x `size` window of the whole resized image (of an
+        aspect ratio up to 8:1), or the "centre" one. Evaluation always takes the centre.
+      flip: mirror left to right with probability 1/2 in training.
+      adapter_decay: weight decay of this domain's adapter kernels; None: the config's.
+
+    Raises:
+      ValueError: on a value outside these ranges.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    mean: RGB
+    std: RGB
+    size: int = 64
+    resize: int = 72
+    squash: bool = False
+    crop: Crop = "random"
+    flip: bool = True
+    adapter_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_all(vars(self), KINDS, f"domain {self.name!r}: ")
+        if not self.classes:
+            raise ValueError(f"domain {self.name!r} has no classes; expected at least one.")
+        if self.resize < self.size:
+            raise ValueError(
+                f"domain {self.name!r}: found resize {self.resize} below size {self.size}; "
+                "the crop must fit into the resized image."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Domain:
+        check_all(facts, {"classes": several(TEXT), "mean": RGB_KIND, "std": RGB_KIND})
+        lists = {key: tuple(facts[key]) for key in ("classes", "mean", "std")}
+        return cls(**{**facts, **lists})
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError unless `name` can name a domain and its folder."""
+    check("domain name", name, NAME)
+
+
+def check_apart(names: Iterable[str]) -> None:
+    """Raise ValueError if two names are the same to a file system that ignores case."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise ValueError(
+                f"found domains {other!r} and {name!r}; they would share a folder where case is "
+                "ignored. Rename one."
+            )
+
+
+LONGEST_NAME = 100  # what is added to it still makes a file name
+NAME = Kind(
+    f"letters, digits, '_', '-' and inner dots, {LONGEST_NAME} at most (it names a folder)",
+    lambda found: (
+        isinstance(found, str)
+        and len(found) <= LONGEST_NAME
+        and bool(re.fullmatch(r"[A-Za-z0-9_-]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?", found))
+    ),
+)
+RGB_KIND = several(number("(-inf, inf)"), 3)
+KINDS = {
+    "classes": several(TEXT),
+    "mean": RGB_KIND,  # RGB, for images in [0, 1]
+    "std": several(number("(0, inf)"), 3),
+    "size": whole(1),
+    "resize": whole(1),
+    "squash": FLAG,
+    "crop": one_of("random", "centre"),
+    "flip": FLAG,
+    "adapter_decay": optional(number("[0, inf)")),
+}

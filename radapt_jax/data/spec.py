@@ -1,0 +1,86 @@
+"""Where a domain's images are, and how they are decoded and split."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from radapt_jax.data.domain import check_name
+from radapt_jax.data.settle import FACTS
+from radapt_jax.data.sources.registry import SOURCES
+from radapt_jax.data.sources.source import Source
+from radapt_jax.utils.checks import FLAG, PATH, TEXT, check, check_all, number, one_of, whole
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """Where a domain's images are and how they are decoded and split.
+
+    Args:
+      name: of the domain.
+      source: "embedded", "folder", "tfds" or "decathlon".
+      dir: folder of the domains ("folder"), or `data_dir` ("tfds", "decathlon").
+      dataset: name of the folder or dataset, if it is not the domain's.
+      size, resize, squash: as in `Domain`.
+      val: how a validation split is cut from train where there is none: "random" images, by a
+        hash of their names, or "blocks", the last images of each class (where neighbours in a
+        class look alike).
+      val_fraction: share of each class that goes to validation, exactly so of "blocks"; of two
+        images one goes and one stays at the least.
+      train_on: "train", or "train+val": the validation images train too, and none are left.
+      train_fraction: share of each class's training images that is used, one at the least.
+      images_per_class: the most training images of a class that are used; 0: no limit.
+      subset: which images those are; more of them include fewer.
+      max_unreadable: share of a split's images that may be unreadable; they are left out.
+    """
+
+    name: str
+    source: str
+    dir: str = ""
+    dataset: str = ""
+    size: int = 64
+    resize: int = 72
+    squash: bool = False
+    val: str = "random"
+    val_fraction: float = 0.1
+    train_on: str = "train"
+    train_fraction: float = 1.0
+    images_per_class: int = 0
+    subset: int = 0
+    max_unreadable: float = 0.001
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check("source", self.source, one_of(*sorted(SOURCES)), f"domain {self.name!r}: ")
+        check_all(vars(self), KINDS, f"domain {self.name!r}: ")
+        if self.dir:
+            object.__setattr__(self, "dir", str(Path(self.dir).expanduser().absolute()))
+
+    def without_place(self) -> DataSpec:
+        """Return the same without the folders of this machine, for what leaves it."""
+        own = Path(self.dataset)
+        return dataclasses.replace(
+            self, dir="", dataset=own.name if own.is_absolute() else self.dataset
+        )
+
+    def open(self) -> Source:
+        source = SOURCES[self.source](self)
+        return dataclasses.replace(source, name=self.name)
+
+
+KINDS = {
+    "dir": PATH,
+    "dataset": TEXT,
+    "size": whole(1),
+    "resize": whole(1),
+    "squash": FLAG,
+    "val": one_of("random", "blocks"),
+    "val_fraction": number("[0, 1)"),
+    "train_on": one_of("train", "train+val"),
+    "train_fraction": number("(0, 1]"),
+    "images_per_class": whole(0),
+    "subset": whole(0),
+    "max_unreadable": number("[0, 1]"),
+}
+FIELDS = tuple(field.name for field in dataclasses.fields(DataSpec) if field.name != "name")
+OPTIONS = (*FIELDS, *FACTS, "facts")

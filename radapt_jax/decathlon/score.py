@@ -1,0 +1,107 @@
+"""The Visual Decathlon's score: points that grow with the square of what an error falls short."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from radapt_jax.data.decathlon.facts import DECATHLON, decathlon_name
+
+
+class Points(NamedTuple):
+    """What a domain brings to the score.
+
+    `accuracy` in percent, `points` from 0 to 1000, and `next_point` the points that one more
+    percent of accuracy would bring (at 99 % and above: those that are left up to 100 %).
+    """
+
+    accuracy: float
+    points: float
+    next_point: float
+
+
+def largest_error(name: str) -> float:
+    """Return the error in percent that brings no points: twice that of 2017's finetuning."""
+    return 2 * (100 - DECATHLON[name].baseline)
+
+
+def decathlon_score(accuracies: Mapping[str, float]) -> float:
+    """Return S = Σ_d 1000 max(0, 1 - E_d / E_d^max)², the score of the Visual Decathlon.
+
+    E_d is the error on domain d and E_d^max twice that of the finetuning baseline of 2017, which
+    hence scores 2500 (Rebuffi et al., NIPS 2017, section 4, and the challenge's rules). Fewer than
+    ten domains give their part of the score: the sum over the domains there are.
+
+    Args:
+      accuracies: top-1 in percent by decathlon domain; `vgg_flowers` is `vgg-flowers`.
+
+    Returns:
+      Points: at most 1000 for each domain given.
+
+    Raises:
+      ValueError: no domain, one the decathlon does not have, one domain under two spellings, an
+        accuracy outside [0, 100] or not finite, or accuracies that look like fractions: none
+        is above 1.
+    """
+    points = decathlon_points(accuracies)
+    if all(domain.accuracy <= 1 for domain in points.values()):
+        raise ValueError(
+            f"found accuracies {dict(accuracies)}, none above 1; expected percent in [0, 100], and "
+            "these look like fractions. Multiply them by 100."
+        )
+    return sum(domain.points for domain in points.values())
+
+
+def decathlon_points(accuracies: Mapping[str, float]) -> dict[str, Points]:
+    """Return each domain's points and those of one more percent, in the decathlon's order.
+
+    The equation is that of `decathlon_score`. Accuracies of at most 1 are taken for the percent
+    that they are: a run of a few steps may be that bad.
+
+    Args:
+      accuracies: top-1 in percent by decathlon domain; `vgg_flowers` is `vgg-flowers`.
+
+    Raises:
+      ValueError: as `decathlon_score`, fractions apart.
+    """
+    percent = _checked(accuracies)
+    return {name: _points(name, percent[name]) for name in DECATHLON if name in percent}
+
+
+def _points(name: str, accuracy: float) -> Points:
+    def points(accuracy: float) -> float:
+        return 1000 * max(0.0, 1 - (100 - accuracy) / largest_error(name)) ** 2
+
+    now = points(accuracy)
+    return Points(accuracy, now, points(min(100.0, accuracy + 1)) - now)
+
+
+def _checked(accuracies: Mapping[str, float]) -> dict[str, float]:
+    """Return the accuracies by the decathlon's spelling of their domains."""
+    if not accuracies:
+        raise ValueError(
+            "found no accuracies; expected top-1 in percent by domain, e.g. {'svhn': 96.55}."
+        )
+    checked: dict[str, float] = {}
+    for given, accuracy in accuracies.items():
+        name = decathlon_name(given)
+        if name is None:
+            close = difflib.get_close_matches(given, DECATHLON, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"found domain {given!r}; the decathlon has {', '.join(DECATHLON)}.{hint} "
+                "Leave other domains out."
+            )
+        if name in checked:
+            raise ValueError(
+                f"found domain {name!r} twice, under two spellings; expected each domain once. "
+                f"Leave one out of {', '.join(accuracies)}."
+            )
+        if accuracy is None or not 0 <= accuracy <= 100:
+            raise ValueError(
+                f"domain {given!r}: found accuracy {accuracy}; expected percent in [0, 100]. "
+                "Leave out a domain that has not been evaluated."
+            )
+        checked[name] = float(accuracy)
+    return checked

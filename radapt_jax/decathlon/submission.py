@@ -1,0 +1,135 @@
+"""The Visual Decathlon's test images: a family's answers, submitted or scored."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from radapt_jax.data.decathlon.facts import DECATHLON, decathlon_name
+from radapt_jax.data.load import load_test
+from radapt_jax.decathlon.labels import accuracy, read_labels
+from radapt_jax.evaluation.evaluate import open_source, predict_domain
+from radapt_jax.evaluation.result import Result, challenge_name, row_of, shown_split
+from radapt_jax.family.family import Family
+from radapt_jax.utils import files
+from radapt_jax.utils.files import check_file_place
+
+log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What is submitted for one image: its number, and the category it is said to show."""
+
+    image_id: int
+    category_id: int
+
+
+def challenge_domains(family: Family) -> dict[str, str]:
+    """Return the family's names of domains with the challenge's images, by the challenge's name.
+
+    Of two with the same images the first one counts.
+    """
+    found: dict[str, str] = {}
+    for name in family:
+        if known := challenge_name(family[name]):
+            found.setdefault(known, name)
+    return {known: found[known] for known in DECATHLON if known in found}
+
+
+def answers(family: Family, domains: Iterable[str] = (), **evaluation: Any) -> dict[str, list]:
+    """Return the answers for all test images of decathlon domains, by the challenge's names.
+
+    An image that cannot be read is answered too: by the first category.
+
+    Args:
+      domains: the challenge's names; default: all ten.
+      evaluation: `cache_dir`, and `data_dir`, `batch_size`, `dtype`, `crops` as of
+        `evaluate.evaluate_family`.
+
+    Raises:
+      ValueError: the family lacks a domain, or its test images have no numbers.
+      FileNotFoundError: the images are not there.
+    """
+    there = challenge_domains(family)
+    called = {ours: known for known, ours in there.items()}
+    wanted = [called.get(name) or decathlon_name(name) or name for name in domains]
+    wanted = wanted or list(DECATHLON)
+    if missing := [name for name in wanted if name not in there]:
+        raise ValueError(
+            f"the family has no domain {', '.join(missing)}, only {', '.join(there) or 'none'} of "
+            "the decathlon, and a whole submission needs all ten. Train them, or name those to "
+            "answer: --domains."
+        )
+    return {name: _answers(family, name, there[name], **evaluation) for name in wanted}
+
+
+def _answers(
+    family: Family,
+    known: str,
+    name: str,
+    *,
+    cache_dir: str | Path,
+    data_dir: str | None = None,
+    **evaluation: Any,
+) -> list[Answer]:
+    spec, source = open_source(family[name], data_dir)
+    images = load_test(spec, source, cache_dir)
+    numbers = images.ids[images.index]
+    if (numbers < 0).any():
+        raise ValueError(
+            f"domain {name!r}: its test images have no numbers, which a submission needs. Prepare "
+            "them from the official archives (python -m radapt_jax decathlon prepare), and train "
+            "with --config.data.source=decathlon."
+        )
+    base = DECATHLON[known].category_base
+    judged = predict_domain(family, name, images, **evaluation)
+    found = [
+        Answer(int(number), base + int(label))
+        for number, label in zip(numbers, judged.predicted, strict=True)
+    ]
+    if images.unread:
+        log.warning("%s: %d test images cannot be read.", name, len(images.unread))
+    return sorted([*found, *(Answer(number, base) for number in images.unread)])
+
+
+def write_submission(found: Mapping[str, Sequence[Answer]], path: str | Path) -> None:
+    """Write the flat list of {image_id, category_id} of all domains, in the order of image_id.
+
+    Raises:
+      ValueError: two images have one number.
+      OSError: nothing can be written there; a file that was there is as it was.
+    """
+    path = Path(path)
+    check_file_place(path)
+    if len(found) < len(DECATHLON):
+        log.warning("a submission of %d domains only; a whole one has ten.", len(found))
+    flat = sorted(answer for part in found.values() for answer in part)
+    numbers = [answer.image_id for answer in flat]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("two test images have one number; the data are not the challenge's.")
+    files.write_atomically(path, json.dumps([answer._asdict() for answer in flat]) + "\n")
+
+
+def score_answers(
+    family: Family, found: Mapping[str, Sequence[Answer]], labels: str | Path, crops: int = 1
+) -> list[Result]:
+    """Return one row a domain: its answers judged by `<domain>_test.json`.
+
+    Args:
+      labels: folder or zip file of these files.
+      crops: views of an image that were averaged, for the table.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not in the COCO format, or is of other images.
+    """
+    there = challenge_domains(family)
+    rows = []
+    for known, part in found.items():
+        truth = read_labels(labels, known)
+        top1 = accuracy(known, part, truth)
+        rows.append(row_of(family, there[known], shown_split("test", crops), len(truth), top1))
+    return rows

@@ -1,0 +1,234 @@
+"""Table 1 of the paper (CVPR 2018) with our results in it, and what a score is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.decathlon.published import Published, published
+from radapt_jax.decathlon.score import decathlon_points, largest_error
+from radapt_jax.evaluation.result import Result
+from radapt_jax.report import results as report_results
+from radapt_jax.report.render import render
+from radapt_jax.report.results import VALIDATION, misleading
+
+SHORT = ("ImNet", "Airc.", "C100", "DPed", "DTD", "GTSR", "Flwr", "OGlt", "SVHN", "UCF")
+HEADER = ("method", "#par", *SHORT, "mean", "S")
+CSV_HEADER = (*HEADER, "domains", "note")
+POINTS_HEADER = (
+    "domain",
+    "accuracy %",
+    "error %",
+    "largest error %",
+    "points",
+    "one more % brings",
+)
+PUBLISHED_NOTE = "evaluated on the challenge's test split"
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """One of our lines in the table.
+
+    Args:
+      label: what the line is called, e.g. the recipe's name or the run's.
+      method: the recipe's name; the line of that key in `published()` is put underneath.
+      ratio: parameters of all domains over one backbone's; None: not known.
+      accuracies: top-1 in percent by decathlon domain; None: not evaluated.
+      note: what it was trained and evaluated on, e.g. "trained on train, evaluated on val".
+    """
+
+    label: str
+    method: str
+    ratio: float | None
+    accuracies: Mapping[str, float | None]
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A line of the table before it is made of strings; mean and score are of what is there."""
+
+    label: str
+    ratio: float | None
+    accuracies: Sequence[float | None]
+    score: float | None
+    note: str
+
+    @property
+    def known(self) -> list[float]:
+        return [accuracy for accuracy in self.accuracies if accuracy is not None]
+
+    @property
+    def mean(self) -> float | None:
+        return sum(self.known) / len(self.known) if self.known else None
+
+    def cells(self) -> tuple[str, ...]:
+        ratio = "-" if self.ratio is None else f"{self.ratio:.2f}x"
+        score = "-" if self.score is None else f"{self.score:,.0f}{_part(len(self.known))}"
+        percent = ("-" if it is None else f"{it:.2f}" for it in (*self.accuracies, self.mean))
+        return (self.label, ratio, *percent, score)
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the numbers as CSV has them: in full, without signs, empty where missing."""
+        numbers = (self.ratio, *self.accuracies, self.mean, self.score)
+        plain = ("" if number is None else f"{number:.10g}" for number in numbers)
+        return (self.label, *plain, str(len(self.known)), self.note)
+
+
+def _part(count: int) -> str:
+    return "" if count == len(DECATHLON) else f" ({count} of {len(DECATHLON)})"
+
+
+def _entry(
+    label: str, ratio: float | None, accuracies: Mapping[str, float | None], note: str
+) -> _Entry:
+    known = {name: it for name, it in accuracies.items() if it is not None}
+    points = decathlon_points(known) if known else {}
+    return _Entry(
+        label=label,
+        ratio=ratio,
+        accuracies=[points[name].accuracy if name in points else None for name in DECATHLON],
+        score=sum(domain.points for domain in points.values()) if points else None,
+        note=note,
+    )
+
+
+def _of_paper(paper: Published) -> _Entry:
+    label = f"published: {paper.method} [{paper.venue}]"
+    return _entry(label, paper.ratio, paper.accuracies, PUBLISHED_NOTE)
+
+
+def decathlon_table(
+    results: Sequence[Line], style: str = "text", *, all_published: bool = False
+) -> str:
+    """Return the paper's table 1: our results, each above the published one of its method.
+
+    The columns are the parameters over one backbone's, top-1 in percent on ten domains, their
+    mean and the decathlon score S. Mean and S are of the domains there are, and S says how many
+    of ten where some are missing. Notes say what our lines were trained and evaluated on.
+
+    Args:
+      results: our lines; a method that no paper has stands alone.
+      style: "text", "markdown", "csv" (plain numbers, and columns for the number of domains and
+        the note) or "latex".
+      all_published: let the other published results follow.
+
+    Raises:
+      ValueError: an unknown style, or accuracies that `decathlon_points` refuses.
+    """
+    papers = published()
+    entries, notes = [], []
+    for result in results:
+        ours = _entry(f"ours: {result.label}", result.ratio, result.accuracies, result.note)
+        entries.append(ours)
+        notes.append(f"{ours.label}: {ours.note}.")
+        if result.method in papers:
+            entries.append(_of_paper(papers[result.method]))
+    if all_published:
+        shown = {result.method for result in results}
+        entries += [_of_paper(paper) for key, paper in papers.items() if key not in shown]
+    if len(entries) > len(results):
+        notes.append(f"published: {PUBLISHED_NOTE}.")
+    if style == "csv":
+        return render(CSV_HEADER, [entry.fields() for entry in entries], style)
+    return render(HEADER, [entry.cells() for entry in entries], style, notes=notes)
+
+
+def results_of(runs: Mapping[str, Sequence[Result]]) -> list[Line]:
+    """Return a line for every run with domains of the challenge, by the run's name.
+
+    Of two domains with the same images the first one counts.
+    """
+    own = {name: _of_challenge(rows) for name, rows in runs.items()}
+    methods = {name: _method(ours) for name, ours in own.items()}
+    results = []
+    for name, ours in own.items():
+        if not ours:
+            continue
+        method = methods[name]
+        several = list(methods.values()).count(method) > 1
+        backbone = 0.0 if any(row.source for row in ours) else 1.0
+        trained = " or ".join(dict.fromkeys(row.trained_on for row in ours))
+        evaluated = " or ".join(dict.fromkeys(row.split for row in ours))
+        caution = f"; {VALIDATION}" if misleading(ours) else ""
+        results.append(
+            Line(
+                label=f"{method} ({name})" if several else method,
+                method=method,
+                ratio=backbone + sum(row.ratio for row in ours) + ours[0].basis,
+                accuracies={row.challenge: row.top1 for row in ours if row.challenge},
+                note=f"trained on {trained}, evaluated on {evaluated}{caution}",
+            )
+        )
+    return results
+
+
+def _of_challenge(rows: Sequence[Result]) -> list[Result]:
+    found: dict[str, Result] = {}
+    for row in rows:
+        if row.challenge:
+            found.setdefault(row.challenge, row)
+    return list(found.values())
+
+
+def _method(rows: Sequence[Result]) -> str:
+    """Return how most target domains were trained; of a source alone, how that was."""
+    targets = [row.method for row in rows if not row.source] or [row.method for row in rows]
+    return max(targets, key=targets.count, default="")
+
+
+def run_tables(
+    runs: Mapping[str, Sequence[Result]], style: str = "text", *, all_published: bool = False
+) -> str:
+    """Return the tables of some runs: each with its domains, then the paper's table 1.
+
+    Runs without domains of the challenge have no table 1. In CSV and LaTeX it comes alone.
+    """
+    results = results_of(runs)
+    table = decathlon_table(results, style, all_published=all_published) if results else ""
+    if table and style in ("csv", "latex"):
+        return table
+    tables = []
+    for name, rows in runs.items():
+        tables.append((f"{name}\n" if len(runs) > 1 else "") + report_results.table(rows, style))
+    if table:
+        tables.append(table)
+        known = {name: it for name, it in results[0].accuracies.items() if it is not None}
+        if len(results) == 1 and known:
+            tables.append(points_table(known, style, notes=[f"{results[0].note}."]))
+    return "\n\n".join(tables)
+
+
+def points_table(
+    accuracies: Mapping[str, float], style: str = "text", *, notes: Sequence[str] = ()
+) -> str:
+    """Return what each domain brings to the decathlon score, and S in the last line.
+
+    The columns are top-1, error and the largest error that still brings nothing, in percent, the
+    domain's points, and those that one more percent would bring.
+
+    Args:
+      accuracies: top-1 in percent by decathlon domain.
+      style: "text", "markdown", "csv" or "latex".
+      notes: lines under the table, e.g. what it was evaluated on; CSV has none.
+
+    Raises:
+      ValueError: an unknown style, or accuracies that `decathlon_points` refuses.
+    """
+    points = decathlon_points(accuracies)
+    lines = [
+        (
+            name,
+            f"{it.accuracy:.2f}",
+            f"{100 - it.accuracy:.2f}",
+            f"{largest_error(name):.2f}",
+            f"{it.points:.1f}",
+            f"{it.next_point:.1f}",
+        )
+        for name, it in points.items()
+    ]
+    score = sum(it.points for it in points.values())
+    lines.append((f"S{_part(len(points))}", "", "", "", f"{score:.1f}", ""))
+    return render(POINTS_HEADER, lines, style, notes=notes)

@@ -1,0 +1,175 @@
+"""Top-1 of a domain, and of all domains of a family."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from radapt_jax.data import batches
+from radapt_jax.data.cache import Split
+from radapt_jax.data.domain import Domain
+from radapt_jax.data.load import NothingToEvaluate, load_one_split
+from radapt_jax.data.pixels import HostPixels
+from radapt_jax.data.sources.source import Source
+from radapt_jax.data.spec import DataSpec
+from radapt_jax.evaluation.result import Result, row_of, shown_split
+from radapt_jax.evaluation.step import make_eval_step
+from radapt_jax.family.family import Family
+from radapt_jax.family.member import Member
+from radapt_jax.utils import distributed
+
+log = logging.getLogger(__name__)
+
+
+class Predicted(NamedTuple):
+    """What a network says of the images of a split, in order: labels and losses (nats)."""
+
+    predicted: np.ndarray  # int32 (n,)
+    losses: np.ndarray  # float32 (n,)
+
+
+def predict_split(
+    eval_step: Callable[[Any, Any, Any], Mapping[str, Any]],
+    variables: Mapping[str, Any],
+    pixels: Any,
+    domain: Domain,
+    batch_size: int,
+    devices: int,
+    crops: int = 1,
+) -> Predicted:
+    """Run a network over every image of a split.
+
+    Args:
+      eval_step: of `steps.make_eval_step`.
+      pixels: `batches.HostPixels` or `resident.DevicePixels`.
+      crops: views of an image whose probabilities are averaged; see `batches.eval_views`.
+    """
+    found: list[tuple[int, Mapping[str, Any]]] = []
+    shares = batches.eval_batches(pixels, domain, batch_size, devices, crops, distributed.place())
+    for real, batch in shares:
+        found.append((real, eval_step(variables, batch, pixels.resident)))
+    columns = {
+        name: np.concatenate([np.asarray(it[name]).reshape(-1)[:real] for real, it in found])
+        for name in ("predicted", "loss")
+    }
+    return Predicted(columns["predicted"], columns["loss"])
+
+
+def evaluate(judged: Predicted, labels: np.ndarray, left_out: int = 0) -> dict[str, Any]:
+    """Return mean "loss" (nats), "top1" (percent) and "count" of images with known labels.
+
+    The `left_out` images that could not be read count as wrong, and not in the loss.
+    """
+    count = len(labels) + left_out
+    return {
+        "loss": float(judged.losses.mean(dtype=np.float64)),
+        "top1": 100 * float((judged.predicted == labels).sum()) / count,
+        "count": count,
+    }
+
+
+def evaluate_family(
+    family: Family,
+    *,
+    domains: Sequence[str] | None = None,
+    split: str = "test",
+    cache_dir: str | Path,
+    data_dir: str | None = None,
+    batch_size: int = 256,
+    dtype: Any = jnp.float32,
+    crops: int = 1,
+) -> list[Result]:
+    """Evaluate domains of a family (default: all) on one split.
+
+    A domain without a labelled test split is evaluated on val; the row says so. Among all
+    domains, one whose images are not there or not known, or may all have been trained on, gets a
+    row without top-1, and a warning.
+
+    Args:
+      data_dir: where the images are now, if they have moved.
+      crops: views of an image whose probabilities are averaged: 1 (the centre), 5 (and the
+        corners) or 10 (and mirrored, for domains that are).
+
+    Raises:
+      KeyError: no such domain.
+      FileNotFoundError: the images of a domain that was asked for by name are not there.
+      ValueError: a domain that was asked for does not say where its images are, or they have
+        other classes, or are not divided into train and val as its training did.
+    """
+    rows = []
+    for name in family.domains if domains is None else domains:
+        member = family[name]
+        missing = None
+        with distributed.agreed():
+            try:
+                spec, source = open_source(member, data_dir)
+                which, images = load_one_split(spec, source, split, cache_dir, member.record)
+            except (FileNotFoundError, NothingToEvaluate) as error:
+                if domains is not None:
+                    raise
+                log.warning("%s: not evaluated. %s", name, error)
+                missing = "not here" if isinstance(error, FileNotFoundError) else "nothing"
+        distributed.check_same(
+            missing or (which, len(images), images.left_out), f"images of {name}"
+        )
+        if missing:
+            rows.append(row_of(family, name, missing, 0, None))
+            continue
+        judged = predict_domain(family, name, images, batch_size, dtype, crops)
+        found = evaluate(judged, images.targets, images.left_out)
+        rows.append(row_of(family, name, shown_split(which, crops), found["count"], found["top1"]))
+    return rows
+
+
+def predict_domain(
+    family: Family,
+    name: str,
+    images: Split,
+    batch_size: int = 256,
+    dtype: Any = jnp.float32,
+    crops: int = 1,
+) -> Predicted:
+    """Return what one domain of a family says of the images of a split."""
+    devices = distributed.devices()
+    batch_size = -(-batch_size // len(devices)) * len(devices)
+    member = family[name]
+    step = make_eval_step(member.spec, member.domain, devices=devices, dtype=dtype)
+    pixels = HostPixels(images, member.domain.size)
+    variables = family.variables(name)
+    return predict_split(step, variables, pixels, member.domain, batch_size, len(devices), crops)
+
+
+def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, Source]:
+    """Open a domain's images where its card says they are, or under `data_dir`.
+
+    Raises:
+      FileNotFoundError: they are not there.
+      ValueError: the card does not say where, or their classes are others.
+    """
+    name, spec = member.domain.name, member.data
+    if spec is None:
+        raise NothingToEvaluate(
+            f"domain {name!r}: its card does not say where its images are; use `predict`."
+        )
+    if data_dir is not None:
+        spec = dataclasses.replace(spec, dir=data_dir)
+    if not spec.dir and spec.source != "embedded":
+        raise FileNotFoundError(
+            f"domain {name!r} came as a file, which does not say where its images are; expected a "
+            f"folder with those of {spec.dataset or spec.name!r} (source {spec.source!r}). Say "
+            "where they are: --data_dir DIR."
+        )
+    source = spec.open()
+    if source.classes != member.domain.classes:
+        raise ValueError(
+            f"domain {name!r}: found classes {list(source.classes[:3])}... "
+            f"({len(source.classes)}), trained with {list(member.domain.classes[:3])}... "
+            f"({member.domain.num_classes}). The images are not those it was trained on."
+        )
+    return spec, source

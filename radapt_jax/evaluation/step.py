@@ -1,0 +1,50 @@
+"""The compiled step of evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from radapt_jax.data import augment
+from radapt_jax.data.batches import Batch
+from radapt_jax.data.domain import Domain
+from radapt_jax.models.spec import ModelSpec
+from radapt_jax.nn import losses
+from radapt_jax.utils.distributed import AXIS
+
+
+def make_eval_step(
+    spec: ModelSpec,
+    domain: Domain,
+    *,
+    devices: Sequence[jax.Device],
+    dtype: Any = jnp.float32,
+) -> Callable[[Mapping[str, Any], Batch, Any], dict[str, Array]]:
+    """Return the compiled `step(variables, batch, resident)` of evaluation.
+
+    It returns "predicted" labels and "loss" (nats) of each image, (devices, b / devices), to every
+    process those of all. `batch` is one of `batches.eval_batches`; probabilities are averaged over
+    the views of an image.
+    """
+    model = spec.build(domain.num_classes, dtype=dtype)
+
+    def step(variables: Mapping[str, Any], batch: Batch, resident: Any) -> dict[str, Array]:
+        images = augment.network_input(batch, domain.mean, domain.std, resident, domain.size)
+        logits: Any = model.apply(variables, images, train=False)
+        labels = batch["label"]
+        by_view = logits.reshape(len(labels), -1, domain.num_classes)
+        if by_view.shape[1] == 1:
+            joined = by_view[:, 0]
+        else:
+            joined = jax.nn.logsumexp(jax.nn.log_softmax(by_view), axis=1)
+        predicted = joined.argmax(-1).astype(jnp.int32)
+        judged = {"predicted": predicted, "loss": losses.cross_entropy(joined, labels)}
+        return jax.lax.all_gather(judged, AXIS)
+
+    return jax.pmap(
+        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=list(devices)
+    )

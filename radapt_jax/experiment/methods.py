@@ -1,0 +1,126 @@
+"""What a recipe's name stands for: a run that is called "parallel" trains parallel adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from radapt_jax.models.resnet26 import ResNet26
+from radapt_jax.models.spec import ModelSpec
+from radapt_jax.train.optim import LABELS
+
+TRAINED, FROZEN = "a number (trained)", "None (frozen)"
+STAGES, CONVS = ResNet26.stages, ResNet26.convs  # of the networks that the papers published
+EVERYWHERE = ",".join(STAGES)
+Meaning = Mapping[str, tuple[Any, ...]]  # by entry of the config: what it may be
+
+
+def _means(
+    kind: str,
+    trained: tuple[str, ...],
+    *,
+    stages: str = EVERYWHERE,
+    convs: str = ",".join(CONVS),
+    **others: tuple[Any, ...],
+) -> Meaning:
+    return {
+        "start": ("backbone",),
+        "compress.kind": ("",),
+        "adapter.kind": (kind,),
+        "adapter.stages": (stages,),
+        "adapter.convs": (convs,),
+        **{f"optim.decay.{it}": (TRAINED if it in trained else FROZEN,) for it in LABELS},
+        **others,
+    }
+
+
+OWN = tuple(label for label in LABELS if label != "filters")  # what a domain brings
+METHODS: Mapping[str, Meaning] = {
+    "scratch": _means("none", LABELS, start=("random",)),
+    "finetune": _means("none", LABELS),
+    "linear": _means("none", ("head",)),
+    "norm": _means("none", ("norms", "head")),
+    "series": _means("series", OWN, source_adapter=("series", None)),
+    "series_off_the_shelf": _means("series", OWN, source_adapter=("none",)),
+    "parallel": _means("parallel", OWN),
+    **{f"parallel_{stage}": _means("parallel", OWN, stages=stage) for stage in STAGES},
+    "parallel_half": _means("parallel", OWN, convs="first"),
+    "parallel_wide": _means("parallel", OWN),
+    "joint": {**_means("joint", OWN), "compress.kind": ("joint", "low_rank")},
+    "join": _means("joint", OWN),
+}
+
+
+def check(config: ConfigDict, spec: ModelSpec, *, alone: bool) -> None:
+    """Raise ValueError if a run has a recipe's name and does something else.
+
+    The tables put a run above the published results of its method, so the name must be right.
+    Any other name is a label, and free.
+
+    Args:
+      config: as in configs/base.py.
+      spec: its network.
+      alone: the run trains one domain.
+    """
+    if config.method not in METHODS:
+        return
+    facts = _facts(config, spec, alone)
+    wrong = _wrong(facts, METHODS[config.method])
+    if not wrong:
+        return
+    names = [name for name, meaning in METHODS.items() if not _wrong(facts, meaning)]
+    called = names[0] if names else f"my_{config.method}"
+    lines = [
+        f"  config.{entry}: found {_shown(facts[entry])}, expected "
+        + " or ".join(map(_shown, METHODS[config.method][entry]))
+        for entry in wrong
+    ]
+    raise ValueError(
+        f"method {config.method!r} is a recipe's name, and this run does something else:\n"
+        + "\n".join(lines)
+        + f"\nSet that as expected, or call the run what it is: --config.method={called}"
+        + (" (the recipe that does this)." if names else " (any name that no recipe has).")
+    )
+
+
+def label(config: ConfigDict) -> str:
+    """Return what tables call the method: of the recipe that compresses, which of its two kinds."""
+    return config.compress.kind if config.method == "joint" else config.method
+
+
+def _wrong(facts: Mapping[str, Any], meaning: Meaning) -> list[str]:
+    """Return the entries that are not as a method has them."""
+    return [it for it, allowed in meaning.items() if it in facts and facts[it] not in allowed]
+
+
+def _facts(config: ConfigDict, spec: ModelSpec, alone: bool) -> dict[str, Any]:
+    """Return what a run does, by entry of its config; entries that change nothing are left out."""
+    facts = {
+        "start": config.start,
+        "source_adapter": config.source_adapter,
+        "compress.kind": config.compress.kind,
+        "adapter.kind": spec.adapter.kind,
+        "adapter.stages": _ordered(spec.backbone.stages, spec.placement.stages),
+        "adapter.convs": _ordered(spec.backbone.convs, spec.placement.convs),
+    }
+    for name in LABELS:
+        frozen = config.optim.decay[name] is None
+        facts[f"optim.decay.{name}"] = FROZEN if frozen else TRAINED
+    idle: set[str] = set()
+    if config.compress.kind:  # adapters are those of the run that is compressed
+        idle = {"adapter.kind", "adapter.stages", "adapter.convs"}
+    elif not spec.kind.leaves:
+        idle = {"adapter.stages", "adapter.convs", "optim.decay.adapters"}
+    elif alone and config.start == "random" and not config.init_from:
+        idle = {"adapter.kind"}  # pre-training, with the adapters that its domains will have
+    return {entry: found for entry, found in facts.items() if entry not in idle}
+
+
+def _ordered(known: Iterable[str], placed: Iterable[str] | None) -> str:
+    return ",".join(name for name in known if name in (placed or ()))
+
+
+def _shown(found: Any) -> str:
+    return found if found in (TRAINED, FROZEN) else repr(found)

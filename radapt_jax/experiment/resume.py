@@ -1,0 +1,81 @@
+"""What a run must keep when it is started again in the same workdir."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from radapt_jax.experiment.config import BEGUN_IN, RUNS, _place
+from radapt_jax.utils import files
+
+# What may change when a workdir is used again: more domains, and how the run is watched.
+FREE = (
+    "domains",
+    "data.cache",
+    "data.dir",
+    "data.max_unreadable",
+    "data.on_device",
+    "on_nan",
+    "train.log_every",
+    "train.together",
+)
+
+
+def check_same(config: ConfigDict, workdir: Path) -> None:
+    """Raise ValueError if <workdir> holds a run whose config differs in what a run must keep.
+
+    A folder that is spelt in another way is the same one.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        return
+    now = flat(json.loads(config.to_json_best_effort()))
+    try:
+        before = flat(json.loads(path.read_bytes()))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} cannot be read: {error}. It says how this run was begun: restore it, or use "
+            "another --workdir."
+        ) from error
+    begun_in = before.pop(BEGUN_IN, os.getcwd())
+    for key in RUNS:
+        if _place(before.get(key), begun_in) == _place(now.get(key), os.getcwd()):
+            before[key] = now.get(key)
+    changed = [
+        f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key not in FREE and key.split(".")[0] != "options"
+    ]
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run with another config:\n"
+            + "\n".join(changed)
+            + "\nUse another --workdir, or the same values to resume."
+        )
+
+
+def without_places(config: ConfigDict) -> dict[str, Any]:
+    """Return the entries of a config that all processes of a run must share."""
+    entries = flat(json.loads(config.to_json_best_effort()))
+    return {key: it for key, it in entries.items() if key.split(".")[-1] not in ("dir", "cache")}
+
+
+def remember(config: ConfigDict, workdir: Path) -> None:
+    """Write <workdir>/config.json: the config, and the folder that relative paths in it are of."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    facts = json.loads(config.to_json_best_effort()) | {BEGUN_IN: os.getcwd()}
+    files.write_atomically(workdir / "config.json", json.dumps(facts, indent=1) + "\n")
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves

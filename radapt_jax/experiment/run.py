@@ -1,0 +1,188 @@
+"""One run: train every domain of a config, save each, evaluate all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from radapt_jax.evaluation.result import Result
+from radapt_jax.experiment import methods
+from radapt_jax.experiment.compressed import begin_compressed, compressed_job, open_compressed
+from radapt_jax.experiment.config import check, evaluate_run
+from radapt_jax.experiment.failures import Failures
+from radapt_jax.experiment.lock import check_shared, held
+from radapt_jax.experiment.resume import check_same, remember, without_places
+from radapt_jax.experiment.start import is_finished, open_family, open_job
+from radapt_jax.family import checkpoint
+from radapt_jax.family.family import Family
+from radapt_jax.family.member import Member
+from radapt_jax.family.shared import Shared
+from radapt_jax.report import write
+from radapt_jax.train.job import Job
+from radapt_jax.train.loop import train_domains
+from radapt_jax.train.signals import Stopping
+from radapt_jax.utils import checks, distributed, files
+from radapt_jax.utils.files import check_writable
+
+log = logging.getLogger(__name__)
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Result]:
+    """Train the config's domains one after another, then evaluate the family on its test splits.
+
+    Started again with the same workdir, it skips finished domains and goes on with the one it was
+    stopped in, from its latest checkpoint. Of several domains, one that fails does not stop the
+    others: the family is evaluated without it, and the error comes last.
+
+    Several processes (see radapt_jax.utils.distributed) share each batch; all are to call this,
+    and get the same rows. Process 0 writes.
+
+    Args:
+      config: see configs/base.py.
+      workdir: where everything goes (see family.checkpoint, train.log and report.write); all
+        processes see it.
+
+    Returns:
+      One row a domain, the source included.
+
+    Raises:
+      ValueError: a config value, a domain's images, or a workdir of another run.
+      FileNotFoundError: `init_from` or a domain's images are not there.
+      FloatingPointError: a loss or a gradient is NaN or infinite.
+      MemoryError: the device has no room for a step.
+      Stopped: SIGTERM or SIGINT came; what is trained was saved.
+      DomainsFailed: some of several domains could not be trained; the others were.
+      BlockingIOError: another process trains in the workdir.
+      OSError: nothing can be written to the workdir or the cache, or something could not be saved;
+        what was saved before is as it was.
+    """
+    workdir = files.located(workdir)
+    check(config, len(distributed.devices()), distributed.place()[1])
+    with Stopping() as stopping, distributed.alone(), contextlib.ExitStack() as stack:
+        distributed.check_same(without_places(config), "config")
+        distributed.by_main(lambda: _begin(workdir, stack))
+        with distributed.agreed():
+            check_shared(workdir)
+        rows = _run(config, workdir, stopping)
+        distributed.by_main(stack.close)
+        return rows
+
+
+def _begin(workdir: Path, stack: contextlib.ExitStack) -> None:
+    """Lock the workdir, and put right what killed saves left there."""
+    check_writable(workdir, "Name a folder for the run: --workdir=DIR.")
+    stack.enter_context(held(workdir))
+    for place in (workdir, workdir / "compressed"):
+        checkpoint.clean(place)
+
+
+def _run(config: ConfigDict, workdir: Path, stopping: Stopping) -> list[Result]:
+    check_same(config, workdir)
+    family = open_family(config, workdir)
+    compressed, names = open_compressed(config, workdir) if config.compress.kind else (None, ())
+    wanted = names or checks.names(config.domains)
+    founds = family is None and compressed is None  # the first domain's filters are to be shared
+    failures = Failures(wanted, essential=wanted[0] if founds else None)
+    jobs: dict[str, Callable[[Family | None], Job]] = {}
+    for name in wanted:  # all images are sought before training
+        if is_finished(config, family, name):
+            log.info("%s: finished before, kept.", name)
+            continue
+        with failures.of(name), distributed.agreed():
+            job = compressed_job(config, compressed, name) if compressed else open_job(config, name)
+            jobs[name] = job
+    distributed.check_same(list(jobs), "domains to train")
+    if failures.all:
+        failures.tell([])
+    distributed.by_main(lambda: remember(config, workdir))
+    if compressed is not None:
+        if family is None:
+            family = begin_compressed(config, compressed, names, workdir)
+    elif family is not None and not (workdir / "shared").is_dir():
+        family.save(workdir)
+    waiting = list(jobs)
+    for start in range(0, len(waiting), config.train.together):
+        ready = []
+        for name in waiting[start : start + config.train.together]:
+            with failures.of(name), distributed.agreed():
+                ready.append(jobs[name](family))
+        family = _train(family, ready, workdir, failures, stopping)
+    assert family is not None, "a run has ended if the domain failed that founds the family"
+    rows = evaluate_run(config, family)
+    distributed.by_main(lambda: write.write(rows, workdir))
+    failures.tell(rows)
+    return rows
+
+
+def _train(
+    family: Family | None,
+    jobs: Sequence[Job],
+    workdir: Path,
+    failures: Failures,
+    stopping: Stopping,
+) -> Family | None:
+    """Train domains, at once if there are several, and return the family with them in it.
+
+    If that fails they go on one by one, so that it is known which it was.
+    """
+    left = {job.name: job for job in jobs}
+    if len(jobs) > 1:
+        try:
+            for job, variables, results in train_domains(jobs, workdir, stopping):
+                family = _add(family, job, variables, results, workdir)
+                del left[job.name]
+        except Exception as error:
+            log.warning("%s: %s They go on one by one.", ", ".join(left), error)
+    for job in left.values():
+        with failures.of(job.name):
+            for _, variables, results in train_domains([job], workdir, stopping):
+                family = _add(family, job, variables, results, workdir)
+    return family
+
+
+def _add(
+    family: Family | None,
+    job: Job,
+    variables: dict[str, Any],
+    results: dict[str, float],
+    workdir: Path,
+) -> Family:
+    """Add a domain that is trained to the family (made here if it is the source), and save it."""
+    config, spec, name = job.config, job.spec, job.name
+    if family is None:
+        family = Family(
+            Shared(variables["params"], spec.backbone, source=name, adapter=spec.adapter.kind)
+        )
+    if config.optim.decay.filters is None or name == family.shared.source:
+        del variables["params"]
+    results = {**job.results, **results}
+    if "dense_val" in results and "val" in results:
+        lost = results["dense_val"] - results["val"]
+        log.info("%s: %.2f points below its own dense α on validation images.", name, lost)
+    member = Member(
+        domain=job.data.domain,
+        spec=spec,
+        variables=variables,
+        method=methods.label(config),
+        data=job.data.spec,
+        images={split: len(part) for split, part in job.data.splits.items()},
+        results=results,
+        held_out=job.data.held_out,
+    )
+    before = [family[name]] if name in family else []
+    family.add(name, member)
+    try:
+        checkpoint.save_member(family[name], workdir)
+    except BaseException:  # what is not saved is not there
+        family.remove(name)
+        for member in before:
+            family.add(name, member)
+        raise
+    if name == family.shared.source:  # last: shared weights on disk mean that the source is there
+        checkpoint.save_shared(family.shared, workdir)
+    return family

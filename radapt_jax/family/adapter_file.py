@@ -1,0 +1,93 @@
+"""One domain as one file: safetensors, with the domain's facts and checksums in its metadata.
+
+Where its images lay is left out: the file is made to go to others.
+
+Nothing is pickled. Reading checks the description, then shapes and dtypes, then every value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import safetensors.numpy
+
+from radapt_jax.family.card import parse_card
+from radapt_jax.family.member import Member
+from radapt_jax.models.registry import Backbones
+from radapt_jax.utils import files, trees
+from radapt_jax.utils.files import check_file_place
+from radapt_jax.version import __version__
+
+KEY = "radapt_jax"
+DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16"}
+
+
+def write(member: Member, path: str | Path) -> None:
+    """Write a domain to a safetensors file, replacing one that is there.
+
+    Raises:
+      OSError: nothing can be written there; a file that was there is as it was.
+    """
+    path = Path(path)
+    check_file_place(path)
+    if member.data is not None:
+        member = dataclasses.replace(member, data=member.data.without_place())
+    card = json.dumps({**member.card(), "version": __version__})
+    metadata = {KEY: card, "sha256": _digest(card)}
+    leaves = trees.flatten(trees.to_numpy(member.variables))
+    files.write_atomically(path, safetensors.numpy.save(leaves, metadata))
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Return the facts in a domain's file, without its arrays.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: it is no safetensors file, or not one of a domain, or its facts are damaged.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"found no file {path}.")
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:
+        raise ValueError(f"{path} is no safetensors file, or is cut short: {error}") from error
+    if KEY not in metadata:
+        raise ValueError(f"{path} holds no radapt_jax domain; expected {KEY!r} in its metadata.")
+    if _digest(metadata[KEY]) != metadata.get("sha256"):
+        raise ValueError(f"{path} is damaged: its facts do not have the checksum they came with.")
+    return parse_card(metadata[KEY], str(path))
+
+
+def read(path: str | Path, backbones: Backbones | None = None) -> Member:
+    """Read a domain from a safetensors file.
+
+    Args:
+      backbones: networks of one's own, by name.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: it is no such file, or its facts, shapes, dtypes or values are not consistent.
+    """
+    card = read_card(path)
+    empty = Member.from_card(card, str(path), backbones=backbones)
+    with safetensors.safe_open(path, "numpy") as file:
+        found = {}
+        for name in file.keys():  # noqa: SIM118, it is no dict
+            part = file.get_slice(name)
+            dtype = DTYPES.get(part.get_dtype(), "uint8")
+            found[name] = jax.ShapeDtypeStruct(tuple(part.get_shape()), dtype)
+        expected = trees.flatten(empty.abstract())
+        trees.check_like(found, expected, str(path))
+        variables = trees.unflatten({name: file.get_tensor(name) for name in expected})
+    member = dataclasses.replace(empty, variables=variables)
+    return member.verified(card["sha256"], str(path))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

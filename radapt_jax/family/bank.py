@@ -1,0 +1,135 @@
+"""The domains of a family: all in memory, or the last used of those that are on disk."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from radapt_jax.family.member import Member
+
+
+class Bank:
+    """Domains by name; see `open` for those that are on disk.
+
+    Every domain that is held has a version, which no other has or had in this bank: what is made of
+    a domain is kept under its version, and is of no use any more when that is no longer held.
+    """
+
+    at_most: int | None = None  # of those on disk that are held in memory; None: all are held
+    _read: Callable[[str], Member]
+
+    def __init__(self) -> None:
+        self._versions: dict[str, int] = {}
+        self._next = itertools.count()
+        self._on_disk: dict[str, int] = {}  # class counts
+        self._lock = threading.RLock()
+        self._pinned: set[str] = set()
+        self._members: dict[str, Member] = {}  # those on disk in the order of their use
+        self._arrays: dict[str, dict[str, Any]] = {}
+
+    def open(self, on_disk: Mapping[str, int], read: Callable[[str], Member], at_most: int) -> None:
+        """Add domains that are on disk, to be read when they are first asked for.
+
+        Args:
+          on_disk: their class counts, by name.
+          read: reads one.
+          at_most: so many of them are held in memory, the last used ones; pinned ones apart.
+        """
+        self._on_disk, self._read, self.at_most = dict(on_disk), read, at_most
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all domains, in memory or not."""
+        with self._lock:
+            return self._members.keys() | self._on_disk.keys()
+
+    def __getitem__(self, name: str) -> Member:
+        return self._found(name)[0]
+
+    def variables(self, name: str) -> dict[str, Any]:
+        """Return a domain's own collections, as arrays of JAX."""
+        return self._found(name)[1]
+
+    def classes(self, name: str) -> int:
+        """Return a class count, without reading the domain."""
+        with self._lock:
+            held = self._members.get(name)
+            return self._on_disk[name] if held is None else held.domain.num_classes
+
+    def held(self) -> list[str]:
+        """Return the names of the domains in memory."""
+        with self._lock:
+            return list(self._members)
+
+    def version(self, name: str) -> int:
+        """Return the version of a domain, which is read if it is not held."""
+        with self._lock:
+            self._found(name)
+            return self._versions[name]
+
+    def versions(self) -> set[int]:
+        """Return the versions of the domains in memory."""
+        with self._lock:
+            return set(self._versions.values())
+
+    def add(self, name: str, member: Member) -> None:
+        """Hold a domain that is in memory alone, or replaces the one on disk from now on."""
+        with self._lock:
+            self._on_disk.pop(name, None)
+            self._hold(name, member)
+
+    def remove(self, name: str) -> None:
+        with self._lock:
+            self._on_disk.pop(name, None)
+            self._pinned.discard(name)
+            self._let_go(name)
+
+    def pin(self, name: str) -> None:
+        """Read a domain, and hold it however many others are read."""
+        with self._lock:
+            self._found(name)
+            self._pinned.add(name)
+
+    def unpin(self, name: str) -> None:
+        with self._lock:
+            self._pinned.discard(name)
+            self._make_room()
+
+    def _found(self, name: str) -> tuple[Member, dict[str, Any]]:
+        """Return a domain and its arrays; threads may ask for others meanwhile.
+
+        Raises:
+          ValueError: it has other classes on disk than when the bank was made.
+        """
+        with self._lock:
+            if name not in self._members:
+                member = self._read(name)
+                if member.domain.num_classes != self._on_disk[name]:
+                    raise ValueError(
+                        f"domain {name!r} has {member.domain.num_classes} classes on disk; "
+                        f"expected {self._on_disk[name]}, as when the family was loaded. Load the "
+                        "family again."
+                    )
+                self._hold(name, member)
+                self._make_room()
+            self._members[name] = self._members.pop(name)
+            return self._members[name], self._arrays[name]
+
+    def _hold(self, name: str, member: Member) -> None:
+        self._versions[name] = next(self._next)
+        self._arrays[name] = jax.tree.map(jnp.asarray, dict(member.variables))
+        self._members[name] = member
+
+    def _let_go(self, name: str) -> None:
+        del self._members[name], self._arrays[name], self._versions[name]
+
+    def _make_room(self) -> None:
+        can_go = [name for name in self._members if name in self._on_disk.keys() - self._pinned]
+        if self.at_most is not None:
+            for name in can_go[: max(len(can_go) - self.at_most, 0)]:
+                self._let_go(name)

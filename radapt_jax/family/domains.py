@@ -1,0 +1,164 @@
+"""Which domains a family has, and what each of them is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from radapt_jax.data.domain import check_apart, check_name
+from radapt_jax.family.bank import Bank
+from radapt_jax.family.fits import check_fits
+from radapt_jax.family.member import Member
+from radapt_jax.family.shared import Shared
+from radapt_jax.models.registry import Backbones
+from radapt_jax.utils import trees
+
+
+class Domains:
+    """Shared weights, and domains by name that were trained on them.
+
+    Args:
+      shared: the shared weights.
+      members: domains to start with.
+
+    Raises:
+      ValueError: the shared weights are not of their backbone, or a domain does not fit them.
+    """
+
+    def __init__(self, shared: Shared, members: Iterable[Member] = ()) -> None:
+        trees.check_like(shared.params, shared.spec.abstract(1)["params"], "the shared weights")
+        self.shared = shared
+        self.fingerprint = shared.fingerprint(joint=False)
+        self._joint_fingerprint = shared.fingerprint(joint=True)
+        self._params = jax.tree.map(jnp.asarray, shared.params)
+        self._bank = Bank()
+        for member in members:
+            self.add(member.domain.name, member)
+
+    @property
+    def domains(self) -> list[str]:
+        """Names of the domains: the source that w was pre-trained on, then the others, sorted."""
+        return sorted(self._bank.names, key=lambda name: (name != self.shared.source, name))
+
+    def __getitem__(self, domain: str) -> Member:
+        """Return what the family holds of one domain.
+
+        Raises:
+          KeyError: there is no such domain; the message lists those there are.
+        """
+        self._check_there(domain)
+        return self._bank[domain]
+
+    def _check_there(self, domain: str) -> None:
+        if domain not in self._bank.names:
+            raise KeyError(f"found no domain {domain!r} in this family; it has {self.domains}.")
+
+    def __contains__(self, domain: object) -> bool:
+        return domain in self._bank.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.domains)
+
+    def __len__(self) -> int:
+        return len(self._bank.names)
+
+    def variables(self, domain: str) -> dict[str, Any]:
+        """Return `params`, `adapters` and `batch_stats` of one domain, for `model.apply`.
+
+        `params` are the shared arrays themselves, unless the domain has weights of its own.
+        """
+        self[domain]
+        return {"params": self._params, **self._bank.variables(domain)}
+
+    def model(self, domain: str, **runtime: Any) -> Any:
+        """Return the network that `variables(domain)` belong to; `runtime` may hold dtype."""
+        member = self[domain]
+        return member.spec.build(member.domain.num_classes, **runtime)
+
+    def add(self, name: str, domain: Member) -> None:
+        """Add a domain under a name, or replace the one of that name.
+
+        Args:
+          name: how it is called from now on.
+          domain: for instance `other_family["svhn"]`, or a `Member` made by hand.
+
+        Raises:
+          TypeError: it is no `Member`.
+          ValueError: it was trained on other shared weights, on another width, its variables have
+            other shapes than its class count and adapter kind need, or its name differs from
+            another's in case alone. Nothing is changed then.
+        """
+        if not isinstance(domain, Member):
+            raise TypeError(
+                f"found {type(domain).__name__} for domain {name!r}; expected a Member: "
+                "other_family[name], or Member(domain, spec, variables) with its facts."
+            )
+        check_name(name)
+        check_apart([*(self._bank.names - {name}), name])
+        self._bank.add(name, self._fitted(name, domain))
+
+    def remove(self, name: str) -> Member:
+        """Take a domain out of the family (not off the disk), and return it."""
+        member = self[name]
+        self._bank.remove(name)
+        return member
+
+    def pin(self, name: str) -> None:
+        """Hold a domain in memory, whatever else is used: it is read now, if it is not there.
+
+        Pinned domains do not count among the `at_most` of `load`. Without `at_most` all are held,
+        pinned or not.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
+        self[name]
+        self._bank.pin(name)
+
+    def unpin(self, name: str) -> None:
+        """Let a domain go again when others are used; one that is not pinned stays as it is.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
+        self._check_there(name)
+        self._bank.unpin(name)
+
+    def _fitted(self, name: str, domain: Member) -> Member:
+        """Return a domain under a name, as one of this family's.
+
+        Raises:
+          ValueError: it does not fit.
+        """
+        check_fits(name, domain, self.shared, self._fingerprint_for(domain))
+        member = dataclasses.replace(
+            domain,
+            domain=dataclasses.replace(domain.domain, name=name),
+            shared=None if domain.has_own_weights else self._fingerprint_for(domain),
+        )
+        member.check()
+        return member
+
+    def _fingerprint_for(self, member: Member) -> str:
+        return self._joint_fingerprint if member.is_joint else self.fingerprint
+
+    def _own_backbone(self) -> Backbones:
+        """Return this family's network, for reading cards that name it."""
+        return {self.shared.backbone.name: type(self.shared.backbone)}
+
+    def _shared_with(self, domain: str) -> int:
+        filters = trees.count(self.shared.params) - self.shared.basis_parameters()
+        return filters if domain == self.shared.source else 0
+
+    def parameters(self, domain: str) -> int:
+        """Return how many parameters a domain brings, head in; for the source, the filters too."""
+        return self[domain].parameters() + self._shared_with(domain)
+
+    def ratio(self, domain: str) -> float:
+        """Return a domain's parameters over the backbone's, heads apart (CVPR 2018, table 1)."""
+        own = self[domain].parameters(head=False) + self._shared_with(domain)
+        return own / self.shared.backbone_parameters()

@@ -1,0 +1,61 @@
+"""A domain as a plain network, its adapters folded into the filters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from radapt_jax.data.domain import Domain
+from radapt_jax.data.images import preprocess
+from radapt_jax.family.predict import check_images, predict_all
+from radapt_jax.models.spec import ModelSpec
+from radapt_jax.utils.checks import check, whole
+
+
+class FoldedDomain:
+    """A domain folded into a plain network: adapters cost nothing any more.
+
+    Args:
+      domain: its facts.
+      weights: its folded variables.
+    """
+
+    def __init__(self, domain: Domain, weights: FoldedVariables) -> None:
+        self.domain = domain
+        self.weights = weights
+        self._model = weights.spec.build(domain.num_classes)
+
+    def preprocess(self, images: Any) -> np.ndarray:
+        """Return images as `predict` takes them; see `Family.preprocess`."""
+        return preprocess(images, self.domain)
+
+    def predict(self, images: Any, *, batch_size: int = 256) -> np.ndarray:
+        """Return class probabilities (n, classes), as `Family.predict` does for this domain."""
+        check("batch_size", batch_size, whole(1))
+        images = check_images(images, [self.domain])
+        if len(images) == 0:
+            return np.zeros((0, self.domain.num_classes), np.float32)
+        return predict_all(self._model, self.weights.variables, images, self.domain, batch_size)
+
+    def unfold(self) -> Any:
+        """Return the shared weights, bit for bit: the arrays that were folded, never changed."""
+        return self.weights.unfold()
+
+
+@dataclasses.dataclass(frozen=True)
+class FoldedVariables:
+    """A folded domain, and the shared weights it was folded from.
+
+    `variables` are those of a plain network, `spec.build(...)`.
+    """
+
+    spec: ModelSpec
+    variables: dict[str, Any]
+    shared: Mapping[str, Any]
+
+    def unfold(self) -> Mapping[str, Any]:
+        """Return the shared weights, the very arrays that were folded: nothing is subtracted."""
+        return self.shared

@@ -1,0 +1,152 @@
+"""One domain of a family: its variables, and the facts that are saved beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from radapt_jax.data.domain import Domain
+from radapt_jax.data.holdout import HeldOut, Record
+from radapt_jax.data.spec import DataSpec
+from radapt_jax.family.card import FORMAT, check_card
+from radapt_jax.models.registry import Backbones
+from radapt_jax.models.spec import ModelSpec
+from radapt_jax.utils import trees
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """What a family holds of one domain.
+
+    Args:
+      domain: classes, normalisation, crop.
+      spec: the network, class count apart.
+      variables: `adapters` and `batch_stats`, and `params` where the domain has shared weights of
+        its own (methods finetune and scratch).
+      method: how it was trained, for tables.
+      shared: fingerprint of the shared weights it was trained on (`Shared.fingerprint`); None:
+        of those it is added to.
+      data: where its images are, if they are known.
+      images: number of images by split.
+      held_out: which images of train its training held out for validation; None: not known.
+      results: top-1 in percent by split, and whatever else training found.
+    """
+
+    domain: Domain
+    spec: ModelSpec
+    variables: Mapping[str, Any]
+    method: str = ""
+    shared: str | None = None
+    data: DataSpec | None = None
+    images: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    results: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    held_out: HeldOut | None = None
+
+    @property
+    def record(self) -> Record:
+        """What is known of the images it was trained on."""
+        return Record(self.held_out, self.images)
+
+    def __repr__(self) -> str:
+        return (
+            f"Member({self.domain.name!r}, {self.domain.num_classes} classes, "
+            f"{self.spec.backbone}, adapter {self.spec.adapter.kind!r}, "
+            f"{self.parameters():,} parameters)"
+        )
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether its adapters have variables that all domains of the family share."""
+        return self.spec.kind.shares()
+
+    @property
+    def has_own_weights(self) -> bool:
+        return "params" in self.variables
+
+    def parameters(self, *, head: bool = True) -> int:
+        """Return the number of parameters that are this domain's alone (statistics apart)."""
+        leaves, _ = trees.split(
+            {name: tree for name, tree in self.variables.items() if name != "batch_stats"},
+            lambda path: head or not path.startswith("adapters/head/"),
+        )
+        return trees.count(trees.unflatten(leaves))
+
+    def abstract(self) -> dict[str, Any]:
+        """Return the shapes and dtypes that `variables` must have."""
+        return {
+            name: tree
+            for name, tree in self.spec.abstract(self.domain.num_classes).items()
+            if name in self.variables
+        }
+
+    def check(self) -> None:
+        """Raise ValueError unless the variables are those of `spec` with this class count."""
+        names = set(self.variables)
+        if not {"adapters", "batch_stats"} <= names <= {"params", "adapters", "batch_stats"}:
+            raise ValueError(
+                f"domain {self.domain.name!r}: found collections {sorted(names)}; expected "
+                "adapters and batch_stats, and params where the domain has weights of its own."
+            )
+        trees.check_like(self.variables, self.abstract(), f"domain {self.domain.name!r}")
+
+    def card(self) -> dict[str, Any]:
+        """Return the facts as JSON values; `from_card` undoes it."""
+        return {
+            "format": FORMAT,
+            "domain": self.domain.to_json(),
+            "network": self.spec.to_json(),
+            "method": self.method,
+            "shared": self.shared,
+            "collections": sorted(self.variables),
+            "sha256": trees.fingerprint(self.variables),
+            "parameters": self.parameters(),
+            "data": dataclasses.asdict(self.data) if self.data else None,
+            "images": dict(self.images),
+            "held_out": self.held_out.to_json() if self.held_out else None,
+            "results": dict(self.results),
+        }
+
+    @classmethod
+    def from_card(
+        cls, card: Mapping[str, Any], where: str, *, backbones: Backbones | None = None
+    ) -> Member:
+        """Return the member that a card describes, its collections empty.
+
+        Args:
+          where: the card is, for messages.
+          backbones: networks of one's own, by name.
+
+        Raises:
+          ValueError: the card lacks an entry or has one of the wrong kind.
+        """
+        try:
+            check_card(card)
+            held_out = card.get("held_out")  # older cards have none
+            return cls(
+                domain=Domain.from_json(card["domain"]),
+                spec=ModelSpec.from_json(card["network"], backbones),
+                variables={name: {} for name in card["collections"]},
+                method=card["method"],
+                shared=card["shared"],
+                data=DataSpec(**card["data"]) if card["data"] else None,
+                images=card["images"],
+                results=card["results"],
+                held_out=None if held_out is None else HeldOut.from_json(held_out),
+            )
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{where} describes no domain: {error!r}.") from error
+
+    def verified(self, sha256: str, where: str) -> Member:
+        """Return the member itself.
+
+        Raises:
+          ValueError: its variables do not have this fingerprint.
+        """
+        found = trees.fingerprint(self.variables)
+        if found != sha256:
+            raise ValueError(
+                f"{where} is damaged: its values have sha256 {found[:12]}..., its card says "
+                f"{str(sha256)[:12]}.... Restore it from a copy, or train it again."
+            )
+        return self

@@ -1,0 +1,120 @@
+"""The contract of a backbone: what a network says of itself."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from flax import linen as nn
+
+from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.utils.checks import Kind, check_all
+
+
+class Convolution(NamedTuple):
+    """One shared convolution that can carry an adapter: its path, and the domain norm after it."""
+
+    path: str
+    norm: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Which convolutions of a backbone carry adapters.
+
+    Args:
+      stages: names of stages; None: all.
+      convs: names of the convolutions of a block; None: all.
+    """
+
+    stages: tuple[str, ...] | None = None
+    convs: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone(abc.ABC):
+    """A network by its name and its options, which are the fields of the subclass.
+
+    Class attributes:
+      name: in `registry.BACKBONES`, and on disk.
+      stages: names of the stages, from the image on; adapters are placed by them.
+      convs: names of the convolutions of a block; adapters are placed by them, too.
+      multiple_of: the sides of images must be multiples of so many pixels.
+      checks: what the options may be.
+
+    Raises:
+      ValueError: an option of the wrong kind or outside its range.
+    """
+
+    name: ClassVar[str]
+    stages: ClassVar[tuple[str, ...]]
+    convs: ClassVar[tuple[str, ...]]
+    multiple_of: ClassVar[int] = 1
+    checks: ClassVar[Mapping[str, Kind]] = {}
+
+    def __post_init__(self) -> None:
+        check_all(vars(self), self.checks, f"backbone {self.name}: ")
+
+    @abc.abstractmethod
+    def build(
+        self,
+        num_classes: int,
+        adapter: Options,
+        placement: Placement,
+        *,
+        folded_norms: bool,
+        runtime: Runtime,
+    ) -> nn.Module:
+        """Return the network.
+
+        It maps normalised images (b, h, w, 3) to logits (b, num_classes) as
+        `apply(variables, images, train=...)`, and keeps shared weights in `params`, everything of
+        the domain in `adapters` and `batch_stats`, and the classifier under `head`.
+
+        Args:
+          num_classes: outputs of the domain's head.
+          adapter: of the convolutions that `placement` names.
+          placement: checked already.
+          folded_norms: norms after convolutions are folded into them but for a bias.
+          runtime: how it is computed.
+        """
+
+    @abc.abstractmethod
+    def convolutions(self) -> tuple[Convolution, ...]:
+        """Return the convolutions that can carry an adapter, from the image on."""
+
+    def placed(self, placement: Placement) -> Placement:
+        """Return a placement with all of its names.
+
+        Raises:
+          ValueError: it names what this backbone does not have.
+        """
+        for what, found, known in (
+            ("stages", placement.stages, self.stages),
+            ("convs", placement.convs, self.convs),
+        ):
+            if unknown := [name for name in found or () if name not in known]:
+                raise ValueError(
+                    f"found {what} {unknown}; expected some of {list(known)} ({self.name})."
+                )
+        stages = self.stages if placement.stages is None else tuple(placement.stages)
+        return Placement(stages, self.convs if placement.convs is None else tuple(placement.convs))
+
+    def check_sides(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless images of this shape, (b, h, w, 3), can be seen."""
+        step = self.multiple_of
+        if len(shape) != 4 or shape[-1] != 3 or shape[1] % step or shape[2] % step:
+            raise ValueError(
+                f"found images of shape {shape}; expected (batch, height, width, 3) with sides "
+                f"that are multiples of {step} ({self.name})."
+            )
+
+    def __str__(self) -> str:
+        options = dataclasses.asdict(self).items()
+        return ", ".join([self.name, *(f"{option} {it}" for option, it in options)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return name and options as JSON values; `registry.from_json` undoes it."""
+        return {"name": self.name, **dataclasses.asdict(self)}

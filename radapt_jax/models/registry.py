@@ -1,0 +1,57 @@
+"""Backbones by name; one that is added here is known everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from radapt_jax.models.backbone import Backbone
+from radapt_jax.models.resnet26 import ResNet26
+
+Backbones = Mapping[str, type[Backbone]]
+BACKBONES: dict[str, type[Backbone]] = {"resnet26": ResNet26}
+
+
+def option_names(name: str) -> list[str]:
+    """Return the names of a backbone's options.
+
+    Raises:
+      ValueError: an unknown backbone.
+    """
+    return [field.name for field in dataclasses.fields(_found(name, BACKBONES))]
+
+
+def make_backbone(name: str, *, backbones: Backbones | None = None, **chosen: Any) -> Backbone:
+    """Return a backbone, options that are not chosen at their defaults.
+
+    Args:
+      name: in `BACKBONES`, or in `backbones`.
+      backbones: networks of one's own, by name.
+      chosen: its options.
+
+    Raises:
+      ValueError: an unknown backbone, or an option that it does not have or allow.
+    """
+    made = _found(name, {**BACKBONES, **(backbones or {})})
+    options = [field.name for field in dataclasses.fields(made)]
+    if unknown := sorted(set(chosen) - set(options)):
+        raise ValueError(f"found options {unknown} for {name}; expected some of {options}.")
+    return made(**chosen)
+
+
+def backbone_from_json(facts: Mapping[str, Any], backbones: Backbones | None = None) -> Backbone:
+    """Undo `Backbone.to_json`."""
+    chosen: dict[str, Any] = {
+        name: tuple(it) if isinstance(it, list) else it for name, it in facts.items()
+    }
+    return make_backbone(chosen.pop("name"), backbones=backbones, **chosen)
+
+
+def _found(name: str, known: Backbones) -> type[Backbone]:
+    if name not in known:
+        raise ValueError(
+            f"found backbone {name!r}; expected one of {list(known)}. A network of your own is "
+            "given by name: Family.load(dir, backbones={...})."
+        )
+    return known[name]

@@ -1,0 +1,130 @@
+"""The description of a network, saved beside its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.none import NoAdapter
+from radapt_jax.adapters.registry import kind_of, make_options, options_from_json
+from radapt_jax.models.backbone import Backbone, Placement
+from radapt_jax.models.registry import Backbones, backbone_from_json
+from radapt_jax.models.resnet26 import ResNet26
+
+LARGE_ENOUGH = 32  # pixels; no variable's shape depends on an image's
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """Which network a domain's variables belong to, class count apart.
+
+    Args:
+      backbone: with its options.
+      adapter: the adapter's options, which tell its kind.
+      placement: which convolutions carry it; default: all.
+      folded_norms: norms after convolutions are folded into them but for a bias (see
+        `radapt_jax.fold`); evaluation only.
+
+    Raises:
+      ValueError: an unknown adapter kind, or a placement that the backbone does not have.
+    """
+
+    backbone: Backbone = ResNet26()  # noqa: RUF009, it is frozen
+    adapter: Options = NoAdapter()  # noqa: RUF009
+    placement: Placement = Placement()  # noqa: RUF009
+    folded_norms: bool = False
+
+    def __post_init__(self) -> None:
+        kind_of(self.adapter)
+        object.__setattr__(self, "placement", self.backbone.placed(self.placement))
+
+    def build(self, num_classes: int, **runtime: Any) -> Any:
+        """Return the network; `runtime` holds fields of `Runtime`, such as dtype.
+
+        Raises:
+          ValueError: less than one class.
+        """
+        if num_classes < 1:
+            raise ValueError(f"found num_classes {num_classes}; expected at least 1.")
+        return self.backbone.build(
+            num_classes,
+            self.adapter,
+            self.placement,
+            folded_norms=self.folded_norms,
+            runtime=Runtime(**runtime),
+        )
+
+    @property
+    def kind(self) -> Any:
+        """The adapter's class; see `adapters.base.Adapter`."""
+        return kind_of(self.adapter)
+
+    def served(self) -> ModelSpec:
+        """Return this network without what matters in training only."""
+        return dataclasses.replace(self, adapter=self.adapter.served())
+
+    def abstract(self, num_classes: int) -> dict[str, Any]:
+        """Return the shapes and dtypes of all three collections, without computing anything."""
+        one = _abstract(self)
+
+        def widen(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((*leaf.shape[:-1], num_classes), leaf.dtype)
+
+        head = jax.tree.map(widen, one["adapters"]["head"])
+        return {**one, "adapters": {**one["adapters"], "head": head}}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as JSON values; `from_json` undoes it."""
+        return {
+            "backbone": self.backbone.to_json(),
+            "adapter": self.adapter.to_json(),
+            "placement": dataclasses.asdict(self.placement),
+            "folded_norms": self.folded_norms,
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any], backbones: Backbones | None = None) -> ModelSpec:
+        """Undo `to_json`; facts of cards of format 1 are read, too.
+
+        Raises:
+          ValueError, KeyError, TypeError, AttributeError: they describe no network.
+        """
+        if "width" in facts:
+            return _of_format_1(facts)
+        placed = {name: it and tuple(it) for name, it in facts["placement"].items()}
+        return cls(
+            backbone=backbone_from_json(facts["backbone"], backbones),
+            adapter=options_from_json(facts["adapter"]),
+            placement=Placement(**placed),
+            folded_norms=facts["folded_norms"],
+        )
+
+
+def _of_format_1(facts: Mapping[str, Any]) -> ModelSpec:
+    """Return what a card of format 1 describes; its networks were ResNet-26."""
+    if facts["backbone"] != ResNet26.name:
+        raise ValueError(f"found backbone {facts['backbone']!r}; expected {ResNet26.name!r}.")
+    options = dataclasses.fields(make_options(facts["adapter"]))
+    found = {"init": facts["adapter_init"], **facts, "dropout": tuple(facts["dropout"])}
+    return ModelSpec(
+        backbone=ResNet26(facts["width"]),
+        adapter=make_options(facts["adapter"], **{it.name: found[it.name] for it in options}),
+        placement=Placement(tuple(facts["stages"]), tuple(facts["convs"])),
+        folded_norms=facts["folded_norms"],
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract(spec: ModelSpec) -> dict[str, Any]:
+    """Trace a network of one class; a tenth of a second or more."""
+    model, step = spec.build(1), spec.backbone.multiple_of
+    side = step * -(-LARGE_ENOUGH // step)
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    return jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), images)

@@ -1,0 +1,75 @@
+"""Layers whose variables belong to one domain: the head and channel dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from radapt_jax.nn.starts import head_init
+
+
+def domain_variable(
+    module: nn.Module,
+    collection: str,
+    name: str,
+    init: Callable[..., Array],
+    shape: tuple[int, ...],
+) -> nn.Variable:
+    """Declare a float32 variable of one domain and check the shape of the one that was passed in.
+
+    Linen's `self.variable` takes whatever it is given; an adapter of another width would then
+    fail far from its cause, or broadcast silently.
+
+    Raises:
+      ValueError: the variable passed to `apply` has another shape.
+    """
+    variable = module.variable(
+        collection, name, lambda: init(module.make_rng("params"), shape, jnp.float32)
+    )
+    if variable.value.shape != shape:
+        path = "/".join((*module.path, name))
+        raise ValueError(
+            f"{collection}/{path}: found shape {variable.value.shape}, expected {shape}. "
+            "These variables belong to another network: check width, adapter kind and classes."
+        )
+    return variable
+
+
+class DomainHead(nn.Module):
+    """The linear classifier of one domain, kept in `adapters`; computes in float32 or wider."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b k"]:
+        shape = (x.shape[-1], self.num_classes)
+        kernel = domain_variable(self, "adapters", "kernel", head_init, shape)
+        bias = domain_variable(self, "adapters", "bias", nn.initializers.zeros, (self.num_classes,))
+        x = x.astype(jnp.promote_types(x.dtype, kernel.value.dtype))
+        return x @ kernel.value + bias.value
+
+
+class ChannelDropout(nn.Module):
+    """Zero whole channels of an image with probability `rate`, scale the others by 1/(1 - rate).
+
+    The mask is drawn for the global batch and each device takes its rows, so that it does not
+    depend on the number of devices. Uses the rng stream "dropout".
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+        if not train or self.rate == 0.0:
+            return x
+        batch, channels = x.shape[0], x.shape[-1]
+        devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
+        shape = (devices, batch, 1, 1, channels)
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        mine = keep[jax.lax.axis_index(self.axis_name) if self.axis_name else 0]
+        return jnp.where(mine, x / (1 - self.rate), jnp.zeros_like(x))

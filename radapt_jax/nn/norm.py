@@ -1,0 +1,118 @@
+"""Layers whose variables belong to one domain: norm, head and channel dropout.
+
+Stock `nn.BatchNorm` and `nn.Dense` write to `params`. Here `params` holds shared weights only, so
+whatever a domain owns is declared in `adapters` and `batch_stats` (see `domain_variable`).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from radapt_jax.nn.layers import domain_variable
+
+NORM_MOMENTUM = 0.9  # of the running statistics; PyTorch calls this 0.1
+NORM_EPSILON = 1e-5
+
+
+class DomainNorm(nn.Module):
+    """Batch norm of one domain: scale and bias in `adapters`, statistics in `batch_stats`.
+
+    Follows PyTorch: momentum 0.1, running variance unbiased. Statistics are taken in two passes
+    in float32 or wider. With `axis_name`, the batch statistics are those of all devices. With
+    `folded`, the rest of the norm is in the filter before it (see models.fold), and a bias
+    is left; such a norm cannot be trained.
+    """
+
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    folded: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+        shape = (x.shape[-1],)
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        bias = domain_variable(self, "adapters", "bias", zeros, shape)
+        if self.folded:
+            if train:
+                raise ValueError("this network is folded, for evaluation; train the unfolded one.")
+            return x + bias.value.astype(self.dtype)
+        scale = domain_variable(self, "adapters", "scale", ones, shape)
+        running_mean = domain_variable(self, "batch_stats", "mean", zeros, shape)
+        running_var = domain_variable(self, "batch_stats", "var", ones, shape)
+
+        if train and not self.is_initializing():
+            y, mean, var = batch_norm(x, scale.value, bias.value, self.axis_name)
+            devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
+            count = devices * x.size // x.shape[-1]
+            keep = NORM_MOMENTUM
+            unbiased = var * (count / max(count - 1, 1))
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * unbiased
+            return y.astype(self.dtype)
+        wide = _wide(x)
+        factor = jax.lax.rsqrt(running_var.value + NORM_EPSILON) * scale.value
+        return ((wide - running_mean.value) * factor + bias.value).astype(self.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(
+    x: Float[Array, "b h w c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    axis_name: str | None = None,
+) -> tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]:
+    """Return x normalised by its own statistics, and these: mean and biased variance.
+
+    The gradient is the closed form, in one pass of sums and one over the pixels (Ioffe and
+    Szegedy, 2015, section 3); none goes through the returned statistics.
+
+    Args:
+      x: in any float type; sums are in float32 or wider.
+      scale, bias: of the channels.
+      axis_name: take the statistics over all devices of this axis.
+    """
+    return _batch_norm_forward(x, scale, bias, axis_name)[0]
+
+
+def _batch_norm_forward(x: Array, scale: Array, bias: Array, axis_name: str | None) -> Any:
+    wide = _wide(x)
+    mean = _average(wide, axis_name)
+    var = _average(jnp.square(wide - mean), axis_name)
+    inverse = jax.lax.rsqrt(var + NORM_EPSILON)
+    y = (wide - mean) * (inverse * scale) + bias
+    return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
+
+
+def _batch_norm_backward(axis_name: str | None, saved: Any, gradients: Any) -> Any:
+    x, scale, mean, inverse = saved
+    gradient = _wide(gradients[0])
+    normed = (_wide(x) - mean) * inverse
+    slope, moment = _average(gradient), _average(gradient * normed)
+    pixels = x.size // x.shape[-1]
+    ours = (pixels * moment, pixels * slope)  # of scale and bias, on this device
+    if axis_name is not None:
+        slope, moment = jax.lax.pmean((slope, moment), axis_name)
+    back = (gradient - slope - normed * moment) * (inverse * scale)
+    return (back.astype(x.dtype), *(it.astype(scale.dtype) for it in ours))
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _average(x: Float[Array, "b h w c"], axis_name: str | None = None) -> Float[Array, " c"]:
+    """Average over all but channels (and over devices).
+
+    Axis by axis: short sums in float32 lose fewer digits.
+    """
+    mean = x.mean(2).mean(1).mean(0)
+    return mean if axis_name is None else jax.lax.pmean(mean, axis_name)

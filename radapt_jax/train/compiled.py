@@ -1,0 +1,133 @@
+"""The compiled steps of training and evaluation; the only file that says pmap.
+
+Today's `jax.pmap` is jit plus shard_map: with `in_axes=None` and `out_axes=None` the state is
+replicated over the devices without a device axis, and only batches are split. Where several domains
+are trained at once, each device has states and batches of its own, and all share w. Where several
+processes share the devices, each gives and gets what is on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from radapt_jax.data import augment
+from radapt_jax.data.batches import Batch
+from radapt_jax.data.domain import Domain
+from radapt_jax.models.spec import ModelSpec
+from radapt_jax.train.step import TrainState, update
+from radapt_jax.utils.distributed import AXIS
+
+Measured = dict[str, Array]
+
+
+def make_train_step(
+    spec: ModelSpec,
+    domain: Domain,
+    optimizer: optax.GradientTransformation,
+    labels: Mapping[str, Any],
+    *,
+    devices: Sequence[jax.Device],
+    seed: int = 0,
+    smoothing: float = 0.0,
+    sync_norm: bool = False,
+    parts: int = 1,
+    dtype: Any = jnp.float32,
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Measured]]:
+    """Return the compiled `step -> (state, metrics)`; the state is donated.
+
+    It is called as `step(state, batch, resident)`: `batch` is `batches.train_batch`'s, `resident`
+    the pixels on the devices, or None. Dropout draws from `seed` and the state's step. Metrics are
+    the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With synchronised
+    norms, the result does not depend on the number of devices. `parts`: see `update`; the batch is
+    to be sharded for as many.
+    """
+    model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
+
+    def step(state: TrainState, batch: Batch, resident: Any) -> tuple[TrainState, Measured]:
+        images = augment.network_input(batch, domain.mean, domain.std, resident, domain.size)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        return update(
+            model,
+            optimizer,
+            labels,
+            state,
+            images,
+            batch["label"],
+            key=key,
+            smoothing=smoothing,
+            axis_name=AXIS,
+            parts=parts,
+        )
+
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0, None),
+        out_axes=(None, None),
+        donate_argnums=0,
+        devices=list(devices),
+    )
+
+
+def make_together_step(
+    spec: ModelSpec,
+    outputs: int,
+    optimizer_of: Callable[[Any], optax.GradientTransformation],
+    labels: Mapping[str, Any],
+    *,
+    devices: Sequence[jax.Device],
+    each: int,
+    seed: int = 0,
+    smoothing: float = 0.0,
+    parts: int = 1,
+    dtype: Any = jnp.float32,
+) -> Callable[[TrainState, Batch, Mapping[str, Any]], tuple[TrainState, Measured]]:
+    """Return the compiled `step(state, batch, facts) -> (state, metrics)` of several domains.
+
+    Every device trains `each` domains, and none talks to another. All leaves but `state.params`,
+    which is frozen and shared, have the leading axes of `arrange`: (devices,) where a device has
+    one domain, else (devices, each). The state is donated. A domain gets what it would get alone on
+    one device, to rounding.
+
+    Args:
+      spec: the network of all of them.
+      outputs: of the heads, which are padded to the largest class count.
+      optimizer_of: makes the optimiser from the decay of adapters, which may differ by domain.
+      labels: which variables are frozen; "filters" must be.
+
+    `facts` are "mean" and "std" (3,), "classes" () and "decay" () of each domain.
+    """
+    model = spec.build(outputs, dtype=dtype, fold=each == 1)
+
+    def step(
+        state: TrainState, batch: Batch, facts: Mapping[str, Any]
+    ) -> tuple[TrainState, Measured]:
+        images = augment.network_input(batch, facts["mean"], facts["std"])
+        return update(
+            model,
+            optimizer_of(facts["decay"]),
+            labels,
+            state,
+            images,
+            batch["label"],
+            key=jax.random.fold_in(jax.random.key(seed), state.step),
+            smoothing=smoothing,
+            parts=parts,
+            classes=facts["classes"],
+        )
+
+    state_axes: Any = TrainState(0, None, 0, 0, 0)
+    axes: dict[str, Any] = {"in_axes": (state_axes, 0, 0), "out_axes": (state_axes, 0)}
+    return jax.pmap(
+        step if each == 1 else jax.vmap(step, **axes),
+        axis_name=AXIS,
+        donate_argnums=0,
+        devices=list(devices),
+        **axes,
+    )

@@ -1,0 +1,138 @@
+"""Labels on variables, the optimiser that follows from them, and learning-rate schedules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optax
+
+from radapt_jax.adapters.base import NAME, Adapter, is_adapters
+from radapt_jax.utils import trees
+from radapt_jax.utils.checks import check, check_all, number, optional
+
+LABELS = ("filters", "adapters", "norms", "head")
+FROZEN = "frozen"
+RATE = number("(0, inf)")
+DROP = number("(0, 1]")  # a factor
+DECAY = optional(number("[0, inf)"))
+
+
+def label(path: str, kind: type[Adapter]) -> str:
+    """Return the label of a variable from its path, collection first.
+
+    An adapter's variables have the labels that its kind says. Of the others, `params/...` is
+    "filters", `adapters/head/...` is "head", and scale and bias of a norm are "norms".
+
+    Raises:
+      ValueError: the path has no label.
+    """
+    collection, *modules, leaf = path.split("/")
+    if is_adapters(path):
+        known = kind.leaves.get(path.partition(f"/{NAME}/")[2])
+        if known is not None:
+            return known.label
+    elif collection == "params":
+        return "filters"
+    elif collection == "adapters" and modules:
+        if modules[0] == "head":
+            return "head"
+        if "norm" in modules[-1] and leaf in ("scale", "bias"):
+            return "norms"
+    raise ValueError(
+        f"found variable {path!r}, which has no label; expected params/..., or adapters/... under "
+        "a norm, the head, or an adapter whose kind lists it among its leaves."
+    )
+
+
+def labels(
+    variables: trees.Tree, decay: Mapping[str, float | None], kind: type[Adapter]
+) -> dict[str, Any]:
+    """Label every trainable-or-frozen variable: one of LABELS, or "frozen" where decay is None.
+
+    Args:
+      variables: `{"params": ..., "adapters": ...}`.
+      decay: weight decay by label; None freezes. Every label must be there.
+      kind: of the adapters.
+
+    Raises:
+      ValueError: a label is missing or unknown, or nothing would be trained.
+    """
+    if set(decay) != set(LABELS):
+        raise ValueError(f"found decays for {sorted(decay)}; expected {sorted(LABELS)}.")
+    check_all(decay, dict.fromkeys(LABELS, DECAY), "weight decay: ")
+    named = {path: label(path, kind) for path in trees.flatten(variables)}
+    tree = {path: FROZEN if decay[name] is None else name for path, name in named.items()}
+    if set(tree.values()) == {FROZEN}:
+        raise ValueError("every variable is frozen; give at least one label a decay (0 will do).")
+    return trees.unflatten(tree)
+
+
+def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, decay: float):
+    """SGD with momentum and coupled decay, as PyTorch's: g += decay p; m = mu m + g; p -= lr m."""
+    return optax.chain(
+        optax.add_decayed_weights(decay),
+        optax.trace(decay=momentum),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def make_optimizer(
+    label_tree: Any,
+    decay: Mapping[str, float | None],
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: float = 0.9,
+) -> optax.GradientTransformation:
+    """One `optax.multi_transform`: frozen variables are set to zero, each label has its decay.
+
+    Make one optimiser state per domain: in a shared one, decay moves the domains that are idle.
+    """
+    transforms = {
+        name: sgd(learning_rate, momentum, rate) for name, rate in decay.items() if rate is not None
+    }
+    return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, label_tree)
+
+
+def make_schedule(
+    kind: str,
+    learning_rate: float,
+    total_steps: int,
+    *,
+    drop_at: Sequence[float] = (2 / 3, 5 / 6),
+    drop_by: float = 0.1,
+    warmup: float = 0.0,
+) -> optax.Schedule:
+    """Learning rate by step.
+
+    Args:
+      kind: "steps" (multiplied by `drop_by` at each of `drop_at`) or "cosine" (down to 0).
+      learning_rate: the highest rate.
+      total_steps: length of the run.
+      drop_at: fractions of the run; the papers drop at 80 and 100 of 120 epochs. Those that fall
+        on one step, in a short run, all drop there.
+      warmup: fraction of the run over which the rate rises linearly from 0.
+
+    Raises:
+      ValueError: an unknown kind, fractions or a factor outside [0, 1], or a rate that is not
+        positive.
+    """
+    if not all(0 <= fraction <= 1 for fraction in (*drop_at, warmup)):
+        raise ValueError(
+            f"found drop_at {drop_at}, warmup {warmup}; expected fractions of the run."
+        )
+    check("learning rate", learning_rate, RATE)
+    check("drop_by", drop_by, DROP)
+    warmup_steps = round(warmup * total_steps)
+    if kind == "steps":
+        at_step = Counter(round(at * total_steps) - warmup_steps for at in drop_at)
+        drops = {step: drop_by**count for step, count in at_step.items()}
+        main = optax.piecewise_constant_schedule(learning_rate, drops)
+    elif kind == "cosine":
+        main = optax.cosine_decay_schedule(learning_rate, max(total_steps - warmup_steps, 1))
+    else:
+        raise ValueError(f"found schedule {kind!r}; expected 'steps' or 'cosine'.")
+    if not warmup_steps:
+        return main
+    rise = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([rise, main], [warmup_steps])

@@ -1,0 +1,64 @@
+"""What a domain's training must keep when it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from radapt_jax.data.load import DomainData
+from radapt_jax.train.job import Plan
+from radapt_jax.utils import files
+
+
+def facts_of(data: DomainData, plan: Plan) -> dict[str, Any]:
+    """Return what a training must go on with as it began."""
+    spec = dataclasses.asdict(data.spec)
+    del spec["dir"]
+    images: dict[str, Any] = {name: len(split) for name, split in data.splits.items()}
+    images["held out"] = data.held_out.digest if data.held_out.names else None
+    facts = {"domain": data.domain.to_json(), "data": spec, "images": images, "decay": plan.decay}
+    return json.loads(json.dumps(facts))
+
+
+def check_resumed(path: Path, name: str, now: dict[str, Any]) -> None:
+    """Write down what a training goes on with, or compare it with what it began with.
+
+    Raises:
+      ValueError: the domain, its images or its decay have changed since.
+    """
+    if path.is_file():
+        check_same_facts(
+            json.loads(path.read_text()),
+            now,
+            f"{name}: its training began with something else ({path})",
+            "\nSet it back to resume, use another --workdir, or delete the folder "
+            f"{path.with_suffix('')} and this file to train it anew.",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(path, json.dumps(now, indent=1) + "\n")
+
+
+def check_same_facts(
+    before: dict[str, Any], now: dict[str, Any], told: str, hint: str = ""
+) -> None:
+    """Raise ValueError with `told`, what differs, and `hint`, unless nothing does."""
+    changed = [
+        f"  {part}.{key}: was {before[part].get(key)!r}, is {value!r}"
+        for part, entries in now.items()
+        for key, value in entries.items()
+        if before[part].get(key) != value
+    ]
+    if changed:
+        raise ValueError(f"{told}:\n" + "\n".join(changed) + hint)
+
+
+def skipped_path(folder: Path) -> Path:
+    return folder / "skipped.json"
+
+
+def skipped_before(folder: Path) -> list[int]:
+    """Return the batches that a domain's training has left out so far; see `Course.rewind`."""
+    path = skipped_path(folder)
+    return json.loads(path.read_text()) if path.is_file() else []

@@ -1,0 +1,144 @@
+"""The state of training, and one optimiser step on it as a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from radapt_jax.nn import losses
+from radapt_jax.train.optim import FROZEN
+from radapt_jax.utils import trees
+from radapt_jax.utils.distributed import replicate
+
+
+class TrainState(struct.PyTreeNode):
+    """All that training changes: the step, the three collections and the optimiser's state."""
+
+    step: Any  # int32 ()
+    params: Any
+    adapters: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @classmethod
+    def on_host(
+        cls, variables: Mapping[str, Any], optimizer: optax.GradientTransformation
+    ) -> TrainState:
+        """Return the state at step 0, in NumPy, from copies of `variables`.
+
+        The steps donate their state; an array that came to the device without a copy would be
+        deleted under its owner's hands.
+        """
+        own = trees.to_numpy(variables)
+        weights = {"params": own["params"], "adapters": own["adapters"]}
+        opt_state = jax.eval_shape(optimizer.init, weights)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), opt_state)
+        return cls(step=np.zeros((), np.int32), **own, opt_state=zeros)
+
+    @classmethod
+    def create(
+        cls,
+        variables: Mapping[str, Any],
+        optimizer: optax.GradientTransformation,
+        devices: Sequence[jax.Device],
+    ) -> TrainState:
+        """Return the state at step 0 on all devices, from copies of `variables`."""
+        return replicate(cls.on_host(variables, optimizer), devices)
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        return {"params": self.params, "adapters": self.adapters}
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        return {**self.weights, "batch_stats": self.batch_stats}
+
+
+def update(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    labels: Mapping[str, Any],
+    state: TrainState,
+    images: Float[Array, "b h w 3"],
+    targets: Int[Array, " b"],
+    *,
+    key: Array,
+    smoothing: float = 0.0,
+    axis_name: str | None = None,
+    parts: int = 1,
+    classes: Array | None = None,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Take one optimiser step on normalised images; the body of the compiled training steps.
+
+    Gradients are taken with respect to the trained variables alone, so the gradients of frozen
+    filters are never computed, and frozen variables come back untouched, bit for bit.
+
+    Args:
+      model, optimizer, labels: the network; what trains it; which variables are frozen.
+      state: before the step.
+      images, targets: the batch, or this device's share of it.
+      key: for dropout.
+      smoothing: of labels, in [0, 1).
+      axis_name: the mapped axis over which the batch is split, if any.
+      parts: b is computed in so many parts, one after another, and their gradients are averaged:
+        less memory. Each part has batch statistics of its own.
+      classes: how many of the head's outputs are the domain's, where it is padded; default: all.
+
+    Returns:
+      The state after the step, and "loss" (mean, nats, smoothed; NaN if a gradient is not finite)
+      and "top1" (in [0, 1]).
+    """
+    named = trees.flatten(labels)
+    trained, frozen = trees.split(state.weights, lambda path: named[path] != FROZEN)
+
+    def loss_of(
+        trained: dict[str, Array], batch_stats: Any, images: Array, targets: Array, key: Array
+    ) -> tuple[Array, tuple[Array, Any]]:
+        weights = trees.unflatten({**trained, **frozen})
+        logits, changed = model.apply(
+            {**weights, "batch_stats": batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        if classes is not None:
+            logits = losses.mask(logits, classes)
+        loss = losses.cross_entropy(logits, targets, smoothing, classes).mean()
+        top1 = (logits.argmax(-1) == targets).mean()
+        return loss, (top1, changed["batch_stats"])
+
+    batch_stats, total = state.batch_stats, None
+    size = len(images) // parts
+    for part in range(parts):
+        rows = slice(part * size, (part + 1) * size)
+        fed = (images[rows], targets[rows])
+        if total is not None:  # a part is computed when the one before it is done with
+            fed, total = jax.lax.optimization_barrier((fed, total))
+        (loss, (top1, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            trained, batch_stats, *fed, jax.random.fold_in(key, part)
+        )
+        found = (grads, {"loss": loss, "top1": top1})
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+    grads, measured = jax.tree.map(lambda leaf: leaf / parts, total)
+    if axis_name is not None:
+        grads, batch_stats, measured = jax.lax.pmean((grads, batch_stats, measured), axis_name)
+    finite = jnp.isfinite(optax.tree.norm(grads))
+    measured["loss"] = jnp.where(finite, measured["loss"], jnp.nan)
+    zeros = {path: jnp.zeros_like(leaf) for path, leaf in frozen.items()}
+    updates, opt_state = optimizer.update(
+        trees.unflatten({**grads, **zeros}), state.opt_state, state.weights
+    )
+    changes, _ = trees.split(updates, lambda path: path in trained)
+    weights = trees.unflatten({**optax.apply_updates(trained, changes), **frozen})
+    new = state.replace(
+        step=state.step + 1, **weights, batch_stats=batch_stats, opt_state=opt_state
+    )
+    return new, measured
