@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,9 @@ from jaxtyping import Array, Float, Int
 from radapt_jax.data.augment import normalise
 from radapt_jax.domains import Domain
 from radapt_jax.metrics import NEVER
+
+RECENT = 8  # networks whose programs are kept though nobody holds them: one may be made again
+_PROGRAMS: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
 def pad_head(adapters: Mapping[str, Any], classes: int) -> dict[str, Any]:
@@ -102,12 +106,30 @@ def probabilities(
     return jax.nn.softmax(model.apply(variables, images, train=False))
 
 
-# Compiled once per network, batch shape and image dtype; domains are data.
-predict = jax.jit(probabilities, static_argnames="model")
+@functools.lru_cache(maxsize=RECENT)
+def _compiled(run: Callable[..., Array], model: Any) -> Callable[..., Array]:
+    """Return `run` with a network, compiled once per batch shape and image dtype.
+
+    Its programs are shared by all networks that are equal, and go with them: what XLA compiles
+    maps memory, of which a process has only so much.
+    """
+    programs = _PROGRAMS.setdefault(model, {})
+    if run not in programs:  # of a copy, as the network itself would keep itself alive
+        programs[run] = jax.jit(functools.partial(run, model.clone()))
+    return programs[run]
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def predict_mixed(
+def predict(model: Any, *data: Any) -> Float[Array, "b k"]:
+    """Return `probabilities`, compiled: domains are data, and share a network's programs."""
+    return _compiled(probabilities, model)(*data)
+
+
+def predict_mixed(model: Any, *data: Any) -> Float[Array, "b k"]:
+    """Return `mixed_probabilities`, compiled."""
+    return _compiled(mixed_probabilities, model)(*data)
+
+
+def mixed_probabilities(
     model: Any,
     params: Any,
     stacked: Any,

@@ -1,22 +1,25 @@
-"""The compiled steps of training and evaluation; the only file that says pmap.
+"""The compiled steps of training and evaluation; the only file that says how devices share them.
 
-Today's `jax.pmap` is jit plus shard_map: with `in_axes=None` and `out_axes=None` the state is
-replicated over the devices without a device axis, and only batches are split. Where several domains
-are trained at once, each device has states and batches of its own, and all share w. Where several
-processes share the devices, each gives and gets what is on its own.
+The state is replicated over the devices without a device axis, and only batches are split. Where
+several domains are trained at once, each device has states and batches of its own, and all share w.
+Where several processes share the devices, each gives and gets what is on its own.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from radapt_jax import metrics
+from radapt_jax import hosts, metrics
 from radapt_jax.data import augment
 from radapt_jax.domains import Domain
 from radapt_jax.models import ModelSpec
@@ -24,6 +27,50 @@ from radapt_jax.update import AXIS, State, update
 
 Batch = Mapping[str, Any]
 Measured = dict[str, Array]
+
+
+def over_devices(
+    step: Callable[..., Any],
+    devices: Sequence[jax.Device],
+    in_axes: Any,
+    out_axes: Any,
+    *,
+    donate: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    """Return `step` compiled to run on each device with its part of what it is given.
+
+    This is `jax.pmap` in the parts that it is made of, because pmap keeps every program for as long
+    as the process lives. Here a program goes with the step it is of.
+
+    Args:
+      step: what one device does; the devices are its axis AXIS.
+      devices: all of them, of all processes.
+      in_axes, out_axes: as `jax.vmap`'s: 0 where the leading axis counts devices, None where all
+        devices have the whole.
+      donate: arguments whose memory the results may take.
+    """
+    mesh = Mesh(np.array(devices), (AXIS,))
+    takes, gives = _specs(in_axes), _specs(out_axes)
+    shardings = functools.partial(jax.tree.map, functools.partial(NamedSharding, mesh))
+
+    def part(*given: Any) -> Any:
+        own = _where_split(lambda leaf: leaf[0], in_axes, given)
+        return _where_split(lambda leaf: leaf[None], out_axes, step(*own))
+
+    compiled = jax.jit(
+        jax.shard_map(part, mesh=mesh, in_specs=takes, out_specs=gives, check_vma=False),
+        in_shardings=shardings(takes),
+        out_shardings=shardings(gives),
+        donate_argnums=donate,
+    )
+    if not hosts.several():
+        return compiled
+
+    def among_processes(*given: Any) -> Any:
+        whole = multihost_utils.host_local_array_to_global_array(given, mesh, takes)
+        return multihost_utils.global_array_to_host_local_array(compiled(*whole), mesh, gives)
+
+    return among_processes
 
 
 def make_train_step(
@@ -65,14 +112,7 @@ def make_train_step(
             parts=parts,
         )
 
-    return jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None, 0, None),
-        out_axes=(None, None),
-        donate_argnums=0,
-        devices=list(devices),
-    )
+    return over_devices(step, devices, (None, 0, None), (None, None), donate=(0,))
 
 
 def make_together_step(
@@ -121,14 +161,9 @@ def make_together_step(
         )
 
     state_axes: Any = State(0, None, 0, 0, 0)
-    axes: dict[str, Any] = {"in_axes": (state_axes, 0, 0), "out_axes": (state_axes, 0)}
-    return jax.pmap(
-        step if each == 1 else jax.vmap(step, **axes),
-        axis_name=AXIS,
-        donate_argnums=0,
-        devices=list(devices),
-        **axes,
-    )
+    takes, gives = (state_axes, 0, 0), (state_axes, 0)
+    every = step if each == 1 else jax.vmap(step, takes, gives)
+    return over_devices(every, devices, takes, gives, donate=(0,))
 
 
 def make_eval_step(
@@ -159,6 +194,20 @@ def make_eval_step(
         judged = {"predicted": predicted, "loss": metrics.cross_entropy(joined, labels)}
         return jax.lax.all_gather(judged, AXIS)
 
-    return jax.pmap(
-        step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, devices=list(devices)
+    return over_devices(step, devices, (None, 0, None), None)
+
+
+def _specs(axes: Any) -> Any:
+    """Return where leaves are split: by their leading axis where `axes` has 0."""
+    return _map_axes(lambda axis: PartitionSpec() if axis is None else PartitionSpec(AXIS), axes)
+
+
+def _where_split(change: Callable[[Array], Array], axes: Any, tree: Any) -> Any:
+    """Change the leaves whose leading axis counts devices."""
+    return _map_axes(
+        lambda axis, below: below if axis is None else jax.tree.map(change, below), axes, tree
     )
+
+
+def _map_axes(change: Callable[..., Any], axes: Any, *trees: Any) -> Any:
+    return jax.tree.map(change, axes, *trees, is_leaf=lambda axis: axis is None)

@@ -1,5 +1,7 @@
 """Swapping, mixed batches, folding and export."""
 
+import functools
+import gc
 import json
 import subprocess
 import sys
@@ -63,7 +65,7 @@ def test_a_mixed_batch_of_a_compressed_family(joint, pixels):
 def test_mixing_traces_once(family, pixels):
     """Which domains a batch has is data: one trace for all mixtures of a kind."""
     chex.clear_trace_counter()
-    traced = chex.assert_max_traces(serving.predict_mixed.__wrapped__, n=1)
+    traced = chex.assert_max_traces(serving.mixed_probabilities, n=1)
     model, params, bank, means, stds = family._predictor._stacked(("a", "b", "c"))
     counted = jax.jit(traced, static_argnames="model")
     for which in ([0, 1, 2, 0], [2, 2, 2, 2], [1, 0, 0, 1]):
@@ -75,10 +77,48 @@ def test_domains_of_all_class_counts_share_one_program(digits, faces, pixels):
     for seed, count in enumerate((2, 10, 100, 1623)):
         family.add(f"d{count}", member_of(of_classes(digits, count), "parallel", seed))
     family.predict(pixels[:7], domain="d2")
-    before = serving.predict._cache_size()
+    model, _ = family._predictor._padded("d2")
+    known, networks = serving._compiled(serving.probabilities, model), serving._compiled.cache_info
+    before = known._cache_size(), networks().misses
     for name in ("d10", "d100", "d1623", "d2"):
         assert family.predict(pixels[:7], domain=name).shape == (7, int(name[1:]))
-    assert serving.predict._cache_size() == before
+    assert (known._cache_size(), networks().misses) == before
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Programs of two networks are kept though nobody holds them."""
+    few = functools.lru_cache(maxsize=2)(serving._compiled.__wrapped__)
+    monkeypatch.setattr(serving, "_compiled", few)
+
+
+def folded_to(digits, count):
+    """A folded domain of so many classes: a network of its own."""
+    family = empty_family()
+    family.add("d", member_of(of_classes(digits, count), "none", count))
+    return family.fold("d")
+
+
+def test_programs_go_with_their_networks(few, digits, pixels):
+    def kept():
+        gc.collect()
+        programs = jax.devices()[0].client.live_executables()
+        return sum("probabilities" in program.hlo_modules()[0].name for program in programs)
+
+    before, counts = kept(), []
+    for count in range(2, 8):
+        folded_to(digits, count).predict(pixels[:2])
+        counts.append(kept() - before)
+    assert counts == [1, 2, 2, 2, 2, 2]
+
+
+def test_programs_of_networks_that_are_held_stay(few, digits, pixels, compilations):
+    held = [folded_to(digits, count) for count in range(2, 6)]
+    for _ in range(2):
+        before = len(compilations)
+        for folded in held:
+            folded.predict(pixels[:3])
+    assert len(compilations) == before
 
 
 def test_swapping_traces_once(family, pixels):

@@ -1,5 +1,7 @@
 """The compiled steps: frozen weights, compilation, devices, evaluation."""
 
+import gc
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -196,3 +198,14 @@ def test_images_that_do_not_fit_on_the_device(faces, monkeypatch):
     monkeypatch.setattr("radapt_jax.data.resident.MOST", 1000)
     with pytest.raises(ValueError, match=r"do not fit.*1,000.*on_device=False"):
         DevicePixels(faces.splits["test"], lambda it: it, jax.devices()[:1])
+
+
+def test_a_program_goes_with_its_step(digits):
+    """Of a process that trains many domains one after another, no more is kept than of one."""
+    spec = ModelSpec(width=0.125, adapter="parallel")
+    client, kept = jax.devices()[0].client, []
+    for _ in range(3):
+        train(digits, spec, ADAPT, devices=1, steps=1)
+        gc.collect()
+        kept.append(len(client.live_executables()))
+    assert kept[1] == kept[2]
