@@ -24,6 +24,7 @@ from jax import export as jax_export
 from radapt_jax import files
 from radapt_jax.domains import Domain
 from radapt_jax.models import ModelSpec
+from radapt_jax.programs import make_room
 from radapt_jax.serving import probabilities, statistics
 from radapt_jax.writable import check_file_place
 
@@ -53,6 +54,7 @@ def export(
     chosen = _checked(platforms)
     path = Path(path)
     check_file_place(path)
+    make_room()
     model = spec.build(domain.num_classes)
     mean, std = statistics(domain)
 

@@ -10,6 +10,7 @@ from radapt_jax import serving
 from radapt_jax.data.images import preprocess
 from radapt_jax.domains import Domain
 from radapt_jax.fuse import FoldedVariables
+from radapt_jax.programs import make_room
 from radapt_jax.values import check, whole
 
 
@@ -24,6 +25,7 @@ class FoldedDomain:
     def __init__(self, domain: Domain, weights: FoldedVariables) -> None:
         self.domain = domain
         self.weights = weights
+        make_room()
         self._model = weights.spec.build(domain.num_classes)
 
     def preprocess(self, images: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ from radapt_jax.adapters import LOW_RANK_KINDS
 from radapt_jax.bank import Bank
 from radapt_jax.member import Member
 from radapt_jax.models import ModelSpec
+from radapt_jax.programs import make_room
 
 
 class Predictor:
@@ -61,6 +62,7 @@ class Predictor:
         """Return the network and the variables of a domain with its head padded."""
         member = self._bank[name]
         if (name,) not in self._made:
+            make_room()
             classes = self._head_width()
             variables = {"params": self._params, **self._bank.variables(name)}
             variables["adapters"] = serving.pad_head(variables["adapters"], classes)
@@ -95,6 +97,7 @@ class Predictor:
         if self._bank.at_most is not None:  # groups come and go: few sizes, and one at a time
             names += [group[-1]] * (_few(len(group)) - len(group))
             self._made = {known: made for known, made in self._made.items() if len(known) == 1}
+        make_room()
         classes = self._head_width()
         variables = [{"params": self._params, **self._bank.variables(name)} for name in names]
         bank = [

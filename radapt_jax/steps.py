@@ -20,6 +20,7 @@ from radapt_jax import metrics
 from radapt_jax.data import augment
 from radapt_jax.domains import Domain
 from radapt_jax.models import ModelSpec
+from radapt_jax.programs import make_room
 from radapt_jax.update import AXIS, State, update
 
 Batch = Mapping[str, Any]
@@ -47,6 +48,7 @@ def make_train_step(
     norms, the result does not depend on the number of devices. `parts`: see `update`; the batch is
     to be sharded for as many.
     """
+    make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
 
     def step(state: State, batch: Batch, resident: Any) -> tuple[State, Measured]:
@@ -103,6 +105,7 @@ def make_together_step(
 
     `facts` are "mean" and "std" (3,), "classes" () and "decay" () of each domain.
     """
+    make_room()
     model = spec.build(outputs, dtype=dtype, fold=each == 1)
 
     def step(state: State, batch: Batch, facts: Mapping[str, Any]) -> tuple[State, Measured]:
@@ -144,6 +147,7 @@ def make_eval_step(
     process those of all. `batch` is one of `batches.eval_batches`; probabilities are averaged over
     the views of an image.
     """
+    make_room()
     model = spec.build(domain.num_classes, dtype=dtype)
 
     def step(variables: Mapping[str, Any], batch: Batch, resident: Any) -> dict[str, Array]:

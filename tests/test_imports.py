@@ -10,7 +10,7 @@ from conftest import ROOT
 FLOORS = [
     {
         *("version", "values", "writable", "trees", "files", "hosts", "layers", "metrics"),
-        *("stopping", "tables", "command_line"),
+        *("programs", "stopping", "tables", "command_line"),
     },
     {"domains"},
     {"data.sources", "data.images", "data.archives", "labels", "data.cutting", "data.facts"},
