@@ -12,6 +12,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
 import numpy as np
+import process
 import pytest
 from PIL import Image
 
@@ -22,6 +23,16 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 SMALL = {"source": "embedded", "dir": "", "size": 16, "resize": 16, "squash": False}
 SMALL["val_fraction"] = 0.1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded(request):
+    """Hold a module to what a process may take; the next one starts without its programs."""
+    yield
+    if process.KNOWN:
+        found = process.maps(), process.resident()
+        process.drop_programs()
+        process.check(*found, request.module.__name__)
 
 
 @pytest.fixture

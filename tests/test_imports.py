@@ -1,71 +1,83 @@
-"""A file imports from lower floors only, and no TensorFlow comes in."""
+"""Packages import only from packages before them, files not in circles, and no TensorFlow comes in."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 
 from conftest import ROOT
 
-# Lowest first; files on one floor do not import one another.
-FLOORS = [
-    {
-        *("version", "values", "writable", "trees", "files", "hosts", "layers", "metrics"),
-        *("stopping", "tables", "command_line"),
-    },
-    {"domains"},
-    {"data.sources", "data.images", "data.archives", "labels", "data.cutting", "data.facts"},
-    {
-        "convolution",
-        "data.listing",
-        "data.prepared",
-        "data.embedded",
-        "data.building",
-        "data.augment",
-    },
-    {"adapters", "data.cache", "data.folder", "score", "workdir", "training_state"},
-    {"models.resnet26"},
-    {"models", "data.batches", "data.loading", "data.decathlon", "published"},
-    {"data.resident", "models.initial", "optim", "member", "compress"},
-    {"fuse", "serving", "update", "checkpoint", "bundle", "bank"},
-    {"exporting", "steps", "folded", "predictor"},
-    {"family"},
-    {"compression", "methods", "original", "merging"},
-    {"settings"},
-    {"evaluate", "plan"},
-    {"challenge", "failures", "logs", "engine"},
-    {"course", "report"},
-    {"training", "decathlon_table"},
-    {"loop", "startup", "__main__"},
-]
+# A package imports from those before it in this list, and from version.py.
+PACKAGES = (
+    *("utils", "nn", "data", "adapters", "models", "family"),
+    *("evaluation", "compress", "convert", "train", "report", "experiment", "decathlon"),
+)
+PACKAGE = ROOT / "radapt_jax"
+LONGEST = 300  # lines of a file
 
 
 def imports(path):
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("radapt_jax"):
-            for alias in node.names:
-                yield node.module.removeprefix("radapt_jax").lstrip("."), alias.name
+    """Yield the modules of this library that a file imports, as paths below it: "utils.trees"."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        found = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            raise AssertionError(f"{path} imports by relative path")
+        for name in found:
+            if name.split(".")[0] == "radapt_jax":
+                yield name.removeprefix("radapt_jax").lstrip(".")
 
 
-def test_imports_only_go_down():
-    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
-    package = ROOT / "radapt_jax"
-    files = {
-        ".".join(path.relative_to(package).with_suffix("").parts): path
-        for path in package.rglob("*.py")
+def files():
+    found = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
     }
-    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
-    del files["__init__"], files["data"]
-    assert files.keys() == floor.keys(), "every file has a floor"
-    for name, path in files.items():
-        for module, item in imports(path):
-            below = f"{module}.{item}".strip(".")
-            below = below if below in floor else module
-            assert floor[below] < floor[name], f"{name} imports {below}"
+    return {name.removesuffix(".__init__"): path for name, path in found.items()}
+
+
+def test_packages_import_only_from_those_before_them():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders == set(PACKAGES)
+    for name, path in files().items():
+        package = name.split(".")[0]
+        if package not in PACKAGES:
+            continue
+        allowed = {*PACKAGES[: PACKAGES.index(package) + 1], "version"}
+        for module in imports(path):
+            assert module.split(".")[0] in allowed, f"{name} imports {module}"
+
+
+def test_files_do_not_import_in_circles():
+    known = files()
+    graph = {}
+    for name, path in known.items():
+        below = set()
+        for module in imports(path):
+            parts = module.split(".")
+            ends = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
+            below |= {next((end for end in ends if end in known), "__init__")}
+        graph[name] = below - {name}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_every_package_says_what_it_is_for():
+    for path in PACKAGE.rglob("*/__init__.py"):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert 2 <= len(text.splitlines()) <= 6, path
+
+
+def test_files_hold_one_idea():
+    for path in (*PACKAGE.rglob("*.py"), ROOT / "train.py", ROOT / "eval.py"):
+        longest = LONGEST if path.parent != ROOT else 70
+        assert len(path.read_text().splitlines()) <= longest, path
 
 
 def test_configs_import_no_library_code():
-    for path in (ROOT / "configs").glob("*.py"):
+    for path in (ROOT / "configs").rglob("*.py"):
         assert list(imports(path)) == [], path
 
 

@@ -1,0 +1,8 @@
+"""Networks from elsewhere; one file for each origin.
+
+Start with `original`: weights of the authors' PyTorch code as variables, or as a family.
+"""
+
+from radapt_jax.convert.original import family_of_original, import_original
+
+__all__ = ["family_of_original", "import_original"]

@@ -15,6 +15,7 @@ from radapt_jax.data.domain import Domain
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.nn import losses
 from radapt_jax.utils.distributed import AXIS
+from radapt_jax.utils.programs import make_room
 
 
 def make_eval_step(
@@ -30,6 +31,7 @@ def make_eval_step(
     process those of all. `batch` is one of `batches.eval_batches`; probabilities are averaged over
     the views of an image.
     """
+    make_room()
     model = spec.build(domain.num_classes, dtype=dtype)
 
     def step(variables: Mapping[str, Any], batch: Batch, resident: Any) -> dict[str, Array]:

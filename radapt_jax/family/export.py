@@ -26,6 +26,7 @@ from radapt_jax.family.predict import probabilities, statistics
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import files
 from radapt_jax.utils.files import check_file_place
+from radapt_jax.utils.programs import make_room
 
 # Those that jax.export documents as built in. It takes any other word too, and writes a program
 # that runs nowhere.
@@ -53,6 +54,7 @@ def export(
     chosen = _checked(platforms)
     path = Path(path)
     check_file_place(path)
+    make_room()
     model = spec.build(domain.num_classes)
     mean, std = statistics(domain)
 

@@ -13,6 +13,7 @@ from radapt_jax.data.images import preprocess
 from radapt_jax.family.predict import check_images, predict_all
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils.checks import check, whole
+from radapt_jax.utils.programs import make_room
 
 
 class FoldedDomain:
@@ -26,6 +27,7 @@ class FoldedDomain:
     def __init__(self, domain: Domain, weights: FoldedVariables) -> None:
         self.domain = domain
         self.weights = weights
+        make_room()
         self._model = weights.spec.build(domain.num_classes)
 
     def preprocess(self, images: Any) -> np.ndarray:

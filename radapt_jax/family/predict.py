@@ -20,6 +20,7 @@ from radapt_jax.data.augment import normalise
 from radapt_jax.data.domain import Domain
 from radapt_jax.family.bank import Bank
 from radapt_jax.nn.losses import MASKED_LOGIT
+from radapt_jax.utils.programs import make_room
 
 
 def pad_head(adapters: Mapping[str, Any], classes: int) -> dict[str, Any]:
@@ -191,6 +192,7 @@ class Predictor:
         held = self._bank.versions()
         self._made = {old: it for old, it in self._made.items() if held.issuperset(old.versions)}
         if key not in self._made:
+            make_room()
             self._made[key] = make()
         return self._made[key]
 

@@ -22,6 +22,7 @@ from radapt_jax.data.domain import Domain
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train.step import TrainState, update
 from radapt_jax.utils.distributed import AXIS
+from radapt_jax.utils.programs import make_room
 
 Measured = dict[str, Array]
 
@@ -47,6 +48,7 @@ def make_train_step(
     norms, the result does not depend on the number of devices. `parts`: see `update`; the batch is
     to be sharded for as many.
     """
+    make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
 
     def step(state: TrainState, batch: Batch, resident: Any) -> tuple[TrainState, Measured]:
@@ -103,6 +105,7 @@ def make_together_step(
 
     `facts` are "mean" and "std" (3,), "classes" () and "decay" () of each domain.
     """
+    make_room()
     model = spec.build(outputs, dtype=dtype, fold=each == 1)
 
     def step(

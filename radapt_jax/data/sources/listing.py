@@ -49,7 +49,7 @@ def _is_image(name: str) -> bool:
 
 
 def _is_visible(*names: str) -> bool:
-    return not any(name.startswith(".") for name in names)
+    return not any(name.startswith(".") and name != ".." for name in names)
 
 
 def list_split(folder: Path, split: str) -> list[File]:
