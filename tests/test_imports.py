@@ -1,4 +1,4 @@
-"""Packages import only from packages before them, files not in circles, and no TensorFlow comes in."""
+"""Packages import only from those before them, files not in circles, and no TensorFlow is there."""
 
 import ast
 import graphlib

@@ -1,7 +1,8 @@
 """The user's object: shared weights, and a bank of domains that were trained on them.
 
-Start with `family.Family`. `shared` and `member` are what it holds, `card` and `checkpoint` how that
-is saved, `adapter_file` is one domain as a file, and `predict` one call for one domain or many.
+Start with `family.Family`. `shared` and `member` are what it holds, `card` and `checkpoint` how
+that is saved, `adapter_file` is one domain as a file, and `predict` one call for one domain or
+many.
 """
 
 from radapt_jax.family.family import Family
