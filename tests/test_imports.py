@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 # Lowest first; files on one floor do not import one another.
@@ -39,12 +40,36 @@ FLOORS = [
 ]
 
 
-def imports(path):
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("radapt_jax"):
+def imports(source):
+    """Yield the modules of ours that a source imports, each with the name that is taken from it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
             for alias in node.names:
-                yield node.module.removeprefix("radapt_jax").lstrip("."), alias.name
+                if _is_ours(alias.name):
+                    yield alias.name.removeprefix("radapt_jax").lstrip("."), ""
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "we import by full names"
+            if _is_ours(node.module):
+                for alias in node.names:
+                    yield node.module.removeprefix("radapt_jax").lstrip("."), alias.name
+
+
+def _is_ours(module):
+    return module.split(".")[0] == "radapt_jax"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import radapt_jax.loop", ("loop", "")),
+        ("import radapt_jax.data.cache as cache", ("data.cache", "")),
+        ("if x:\n    import radapt_jax", ("", "")),
+        ("from radapt_jax import loop", ("", "loop")),
+        ("from radapt_jax.data import cache", ("data", "cache")),
+    ],
+)
+def test_every_way_to_import_is_seen(source, found):
+    assert list(imports(f"import radapt_jaxes, jax.loop\n{source}")) == [found]
 
 
 def test_imports_only_go_down():
@@ -58,15 +83,18 @@ def test_imports_only_go_down():
     del files["__init__"], files["data"]
     assert files.keys() == floor.keys(), "every file has a floor"
     for name, path in files.items():
-        for module, item in imports(path):
+        for module, item in imports(path.read_text()):
             below = f"{module}.{item}".strip(".")
             below = below if below in floor else module
+            assert below, f"{name} imports the package, which imports all of it"
             assert floor[below] < floor[name], f"{name} imports {below}"
 
 
 def test_configs_import_no_library_code():
-    for path in (ROOT / "configs").glob("*.py"):
-        assert list(imports(path)) == [], path
+    paths = list((ROOT / "configs").rglob("*.py"))
+    assert ROOT / "configs" / "decathlon" / "svd.py" in paths
+    for path in paths:
+        assert list(imports(path.read_text())) == [], path
 
 
 def test_tensorflow_is_not_imported():
