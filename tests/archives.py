@@ -1,9 +1,10 @@
-"""Small archives in the layout of the Visual Decathlon's, made of real images.
+"""Small archives in the layout of the Visual Decathlon's, made of the embedded images.
 
 What is known of the official layout: tensorflow-datasets' `visual_domain_decathlon` fixes the
 devkit's folder, the tar of each domain and that `file_name` is "data/" and the member's name.
 """
 
+import functools
 import gzip
 import hashlib
 import io
@@ -13,25 +14,24 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-from conftest import SHARED
 from PIL import Image
 
 from radapt_jax.data.decathlon.archives import DEVKIT, IMAGENET, IMAGES, ArchiveFacts
 from radapt_jax.data.decathlon.facts import DECATHLON
+from radapt_jax.data.sources.embedded import open_embedded
 
-IMAGES_OF = {
-    "imagenet12": "tiny_imagenet",
-    "aircraft": "pacs_sketch",
-    "cifar100": "cifar100",
-    "daimlerpedcls": "daimler_ped",
-    "dtd": "dtd10",
-    "gtsrb": "gtsrb",
-    "vgg-flowers": "vgg_flowers",
-    "omniglot": "omniglot",
-    "svhn": "chars74k",
-    "ucf101": "rsscn7",
+IMAGES_OF = {  # the embedded domain that stands for each
+    "imagenet12": "pictures",
+    "aircraft": "pictures",
+    "cifar100": "pictures",
+    "daimlerpedcls": "faces",
+    "dtd": "surfaces",
+    "gtsrb": "pictures",
+    "vgg-flowers": "pictures",
+    "omniglot": "digits",
+    "svhn": "digits",
+    "ucf101": "pictures",
 }
-LIKE = SHARED / "data" / "decathlon_like"
 AMOUNTS = {"train": 12, "val": 6, "test": 6}
 UNREADABLE = "dtd"  # the first training image of this domain
 
@@ -97,18 +97,18 @@ def _domain(domain, amounts, rng):
     """Return the annotation files' contents by split, and the images by member name."""
     facts = DECATHLON[domain]
     position = list(DECATHLON).index(domain)
-    meta = json.loads((LIKE / IMAGES_OF[domain] / "meta.json").read_text())
-    most = min(facts.num_classes, meta["num_classes"], max(amounts["train"] // 3, 2))
+    names = open_embedded(IMAGES_OF[domain]).classes
+    most = min(facts.num_classes, len(names), max(amounts["train"] // 3, 2))
     labels = np.linspace(0, facts.num_classes - 1, most).round().astype(int)
     needed = sum(-(-amount // max(most - 1, 1)) for amount in amounts.values())
-    pictures = _pictures(LIKE / IMAGES_OF[domain] / "train.tar.gz", most, needed)
+    pictures = _pictures(IMAGES_OF[domain], most, needed)
     first = facts.category_base - 1
     ids = iter(first + 1 + rng.permutation(9_000_000 // 9)[: sum(amounts.values())] * 9)
     contents, images = {}, {}
     for split, amount in amounts.items():
         classes = range(1 if split == "val" else 0, most)
         listing = [
-            _category(domain, label, meta, dict(enumerate(labels.tolist())))
+            _category(domain, label, names, dict(enumerate(labels.tolist())))
             for label in range(facts.num_classes)
         ]
         content = {"images": [], "annotations": [], "categories": listing}
@@ -139,9 +139,8 @@ def _domain(domain, amounts, rng):
     return contents, {name: images[name] for name in order}
 
 
-def _category(domain, label, meta, placed):
+def _category(domain, label, names, placed):
     """Name a class after the images that stand for it; omniglot's names repeat."""
-    names = meta["class_names"]
     if domain == "omniglot":
         name = f"character{label % 55 + 1:02}"
     elif len(names) == DECATHLON[domain].num_classes:
@@ -152,19 +151,19 @@ def _category(domain, label, meta, placed):
     return {"id": DECATHLON[domain].category_base + label, "name": name, "supercategory": domain}
 
 
-def _pictures(archive, classes, needed):
-    """Read `needed` images of each of the first classes; the tar is sorted by class."""
-    found = {}
-    with tarfile.open(archive, "r|gz") as tar:
-        for member in tar:
-            original = int(member.name.split("/")[0])
-            if original >= classes:
-                break
-            held = found.setdefault(original, [])
-            if len(held) < needed:
-                held.append((Path(member.name).suffix, tar.extractfile(member).read()))
-    assert all(len(held) == needed for held in found.values()), f"{archive} has too few images"
+def _pictures(name, classes, needed):
+    """Return `needed` images of each of the first classes, as files in memory."""
+    found = {original: [] for original in range(classes)}
+    for example in _examples(name):
+        if example.label in found and len(found[example.label]) < needed:
+            found[example.label].append((".jpg", _encoded(Image.fromarray(example.image), "JPEG")))
+    assert all(len(held) == needed for held in found.values()), f"{name} has too few images"
     return found
+
+
+@functools.cache
+def _examples(name):
+    return list(open_embedded(name).splits["train"]())
 
 
 def _stored(suffix, data, index):
@@ -180,9 +179,13 @@ def _stored(suffix, data, index):
         picture = picture.convert("L")
     elif index % 6 == 5:
         suffix, picture = ".png", picture.quantize(64)
-    encoded = io.BytesIO()
-    picture.save(encoded, "PNG" if suffix == ".png" else "JPEG")
-    return suffix, encoded.getvalue()
+    return suffix, _encoded(picture, "PNG" if suffix == ".png" else "JPEG")
+
+
+def _encoded(picture, kind):
+    stream = io.BytesIO()
+    picture.save(stream, kind)
+    return stream.getvalue()
 
 
 def _tar(members):

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from archives import LIKE, make_archives
+from archives import make_archives
 from conftest import ROOT
 from PIL import Image
 
@@ -23,8 +23,8 @@ from radapt_jax.decathlon import submission
 from radapt_jax.experiment.failures import DomainsFailed
 from radapt_jax.experiment.run import train_and_evaluate
 
-pytestmark = pytest.mark.skipif(not LIKE.is_dir(), reason="decathlon_like is not here")
 DEFAULTS = {"source": "decathlon", "size": 64, "resize": 72, "squash": False}
+PRETRAINED = ("pretrain", "pretrain_series", "pretrain_wide")
 ON_SVHN = ("finetune", "scratch", "norm", "series")
 PLACES = ("parallel_early", "parallel_mid", "parallel_late", "parallel_half")
 
@@ -39,11 +39,11 @@ def prepared(tmp_path_factory):
 
 
 def recipe(name, prepared, **changes):
-    """A recipe of configs/decathlon, cut to width 1/8, 16 pixels and one epoch."""
+    """A recipe of configs/decathlon, cut to an eighth of its width, 16 pixels and one epoch."""
     sys.path.insert(0, str(ROOT))
     config = importlib.import_module(f"configs.decathlon.{name}").get_config()
     sys.path.remove(str(ROOT))
-    config.backbone.width = 0.125
+    config.backbone.width *= 0.125
     config.data.dir, config.data.cache = str(prepared / "data"), str(prepared / "cache")
     config.data.size, config.data.resize = 16, 20
     config.data.max_unreadable = 0.1
@@ -83,17 +83,19 @@ def test_preprocessing_is_that_of_the_original(prepared):
 def runs(prepared):
     """All recipes trained for one epoch: the quickest on nine domains, the others on one or two."""
     rows = {}
-    for name in ("pretrain", "pretrain_series"):
+    for name in PRETRAINED:
         train(name, prepared)
     rows["linear"] = train("linear", prepared)
     rows["parallel"] = train("parallel", prepared, domains="dtd,svhn")
-    for name in (*ON_SVHN, *PLACES):
+    for name in (*ON_SVHN, *PLACES, "parallel_wide"):
         rows[name] = train(name, prepared, domains="svhn")
     rows["svd"] = train("svd", prepared)
     return rows
 
 
 def test_every_recipe_trains(runs):
+    recipes = {path.stem for path in (ROOT / "configs" / "decathlon").glob("*.py")}
+    assert {*runs, *PRETRAINED} == recipes - {"__init__"}
     assert [row.challenge for row in runs["linear"]] == [
         "imagenet12",
         *sorted(name for name in DECATHLON if name != "imagenet12"),
