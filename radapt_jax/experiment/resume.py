@@ -35,7 +35,7 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
         return
     now = flat(json.loads(config.to_json_best_effort()))
     try:
-        before = flat(json.loads(path.read_bytes()))
+        before = _upgraded(flat(json.loads(path.read_bytes())))
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read: {error}. It says how this run was begun: restore it, or use "
@@ -56,6 +56,17 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
             + "\n".join(changed)
             + "\nUse another --workdir, or the same values to resume."
         )
+
+
+def _upgraded(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of a config that was written when kinds had no options of their own."""
+    if "adapter.init" not in entries:
+        return entries
+    init = entries.pop("adapter.init")
+    dropout = [entries.pop(f"adapter.dropout_{position}") for position in ("first", "second")]
+    options = {"init": init} if init != "zeros" else {}
+    options |= {"dropout": dropout} if any(dropout) else {}
+    return {**entries, **flat({"adapter": {"options": options}, "backbone": {"options": {}}})}
 
 
 def without_places(config: ConfigDict) -> dict[str, Any]:
