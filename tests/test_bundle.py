@@ -99,7 +99,7 @@ def test_a_jointly_compressed_domain(digits, tmp_path):
 
 def test_on_another_family_it_is_refused_with_both_sides(file, digits):
     own = member_of(digits, "none", 9, own_weights=True).variables["params"]
-    other = Family(type(empty_family().shared)(own, width=0.125))
+    other = Family(type(empty_family().shared)(own, ResNet26(0.125)))
     with pytest.raises(ValueError, match="other shared weights") as error:
         other.load_domain(file)
     assert other.fingerprint[:12] in str(error.value)
@@ -143,19 +143,25 @@ def rewrite(file, path, change):
     return path
 
 
+def networked(card, part, **entries):
+    """A card with other entries in one part of its network."""
+    network = card["network"]
+    return {**card, "network": {**network, part: {**network[part], **entries}}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda card: "{not json", "no readable card"),
         (lambda card: "[]", "format None"),
-        (lambda card: {**card, "format": 2}, "format 2"),
+        (lambda card: {**card, "format": 3}, "format 3"),
         (lambda card: {key: card[key] for key in ("format", "collections")}, "no domain"),
         (lambda card: {**card, "domain": {**card["domain"], "std": [0, 0, 0]}}, r"\(0, inf\)"),
         (lambda card: {**card, "domain": {**card["domain"], "name": "../x"}}, "domain name"),
         (lambda card: {**card, "domain": {**card["domain"], "classes": ["a"]}}, "head/kernel"),
-        (lambda card: {**card, "network": {**card["network"], "width": 1e6}}, r"\(0, 64\]"),
-        (lambda card: {**card, "network": {**card["network"], "width": 0.25}}, "does not fit"),
-        (lambda card: {**card, "network": {**card["network"], "adapter": "magic"}}, "magic"),
+        (lambda card: networked(card, "backbone", width=1e6), r"\(0, 64\]"),
+        (lambda card: networked(card, "backbone", width=0.25), "does not fit"),
+        (lambda card: networked(card, "adapter", kind="magic"), "magic"),
         (lambda card: {**card, "network": 7}, "no domain"),
         (lambda card: {**card, "collections": ["params"]}, "does not fit"),
         (lambda card: {**card, "sha256": "0" * 64}, "damaged"),
@@ -220,7 +226,7 @@ def test_every_entry_of_a_card_with_odd_values(file, family, tmp_path):
                 checkpoint.load_shared(tmp_path / "family")
             except ValueError:
                 continue
-            assert path[0] in ("source", "adapter", "ranks"), (path, value)
+            assert path[0] in ("source", "adapter", "basis"), (path, value)
     with pytest.raises(ValueError, match=r"deeply|readable"):
         adapter_file.read(rewrite(file, tmp_path / "x", lambda _: "[" * 200_000))
 
@@ -258,7 +264,8 @@ def test_the_command_line(family, tmp_path, capsys):
     assert "kB" in run("save", tmp_path / "a", "digits", tmp_path / "d.safetensors")
     assert json.loads(run("info", tmp_path / "d.safetensors"))["method"] == "parallel"
     assert json.loads(run("info", tmp_path / "a", "faces"))["method"] == "series"
-    assert json.loads(run("info", tmp_path / "a"))["backbone"] == "resnet26"
+    backbone = {"name": "resnet26", "width": 0.125}
+    assert json.loads(run("info", tmp_path / "a"))["backbone"] == backbone
     assert "numbers added" in run(
         "swap", tmp_path / "a", tmp_path / "d.safetensors", "--name", "numbers"
     )

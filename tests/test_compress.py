@@ -16,9 +16,10 @@ from radapt_jax import (
     initial_variables,
     join,
     rank_rule,
+    svd,
 )
+from radapt_jax.adapters.base import by_convolution
 from radapt_jax.compress import ranks as compress_ranks
-from radapt_jax.compress import svd
 from radapt_jax.compress.family import alphas_of
 from radapt_jax.compress.ranks import Spectrum, budget_ranks, parameters, relative_error
 from radapt_jax.compress.svd import stack
@@ -48,10 +49,9 @@ def logits(family, name, images):
 def products(family, name):
     """The dense α = β γᵀ of a compressed domain."""
     leaves = trees.flatten(family.variables(name)["adapters"])
-    betas = svd.betas(family.variables(name)["params"])
-    betas |= svd.betas(family.variables(name)["adapters"])
-    suffix = "/adapter/gamma"
-    gammas = {p.removesuffix(suffix): leaf for p, leaf in leaves.items() if p.endswith(suffix)}
+    betas = by_convolution(trees.flatten(family.variables(name)["params"]), "beta")
+    betas |= by_convolution(leaves, "beta")
+    gammas = by_convolution(leaves, "gamma")
     return {conv: np.asarray(betas[conv] @ gamma) for conv, gamma in gammas.items()}
 
 
@@ -63,14 +63,14 @@ def test_joint_error_is_the_tail_of_the_spectrum(share, dense):
     family = compress_family(dense, "joint", rank_rule("uniform", share=share))
     found = {name: products(family, name) for name in alphas}
     for conv, matrix in stack(list(alphas.values())).items():
-        rank = family.shared.ranks[conv]
+        rank = family.shared.basis.ranks[conv]
         tail = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)[rank:]
         error = sum(np.square(alphas[name][conv] - found[name][conv]).sum() for name in alphas)
         assert np.sqrt(error) == pytest.approx(np.sqrt(np.square(tail).sum()), abs=1e-5)
     spectra = compress_ranks.spectra(list(alphas.values()))
     lost = sum(np.square(alphas[n][c] - found[n][c]).sum() for n in alphas for c in spectra)
     whole = sum(np.square(alphas[n][c]).sum() for n in alphas for c in spectra)
-    expected = relative_error(spectra, family.shared.ranks)
+    expected = relative_error(spectra, family.shared.basis.ranks)
     assert np.sqrt(lost / whole) == pytest.approx(expected, abs=1e-5)
 
 
@@ -78,18 +78,18 @@ def test_joint_error_is_the_tail_of_the_spectrum(share, dense):
 def test_full_rank_is_the_dense_family(kind, dense, pixels):
     family = compress_family(dense, kind, rank_rule("uniform", share=1.0))
     for name in dense:
-        assert family[name].spec.adapter == ("none" if name == "plain" else kind)
+        assert family[name].spec.adapter.kind == ("none" if name == "plain" else kind)
         np.testing.assert_allclose(
             logits(family, name, pixels), logits(dense, name, pixels), atol=1e-5
         )
-    assert dense["digits"].spec.adapter == "parallel"  # the dense family is as it was
+    assert dense["digits"].spec.adapter.kind == "parallel"  # the dense family is as it was
 
 
 def test_low_rank_alone_is_each_domains_best(dense):
     family = compress_family(dense, "low_rank", rank_rule("uniform"))
     for conv, alpha in alphas_of(dense)["faces"].items():
         u, s, vt = np.linalg.svd(alpha.astype(np.float64), full_matrices=False)
-        rank = family["faces"].spec.ranks[conv]
+        rank = family["faces"].spec.adapter.ranks[conv]
         best = (u[:, :rank] * s[:rank]) @ vt[:rank]
         np.testing.assert_allclose(products(family, "faces")[conv], best, atol=1e-5)
 
@@ -112,24 +112,24 @@ def test_adapters_on_some_layers_only(digits, pixels):
 
 def test_svd_of_a_domain_by_number_and_by_share(dense):
     member = dense["digits"]
-    by_number, by_share = svd.svd(member, 4), svd.svd(member, 0.5)
+    by_number, by_share = svd(member, 4), svd(member, 0.5)
     assert {beta.shape[1] for beta, _ in by_number.values()} == {3, 4}  # the stem has 3 inputs
     assert by_share["stage3/block2/conv1"][0].shape == (32, 16)
     for numpys, own in ((np.int64(4), 4), (np.float32(0.5), 0.5)):
-        chex.assert_trees_all_equal(svd.svd(member, numpys), svd.svd(member, own))
+        chex.assert_trees_all_equal(svd(member, numpys), svd(member, own))
 
 
 @pytest.mark.parametrize("rank", [0, -1, np.int64(0), True, 1.5, {"stem": 0}])
 def test_a_rank_out_of_range_is_refused(rank, dense):
     with pytest.raises(ValueError, match=r"found .*; expected"):
-        svd.svd(dense["digits"], rank)
+        svd(dense["digits"], rank)
 
 
 def test_a_rule_may_give_numpys_integers(dense, tmp_path):
     for kind in ("joint", "low_rank"):
         small = compress_family(dense, kind, lambda spectra: dict.fromkeys(spectra, np.int64(1)))
         small.save(tmp_path / kind)
-        assert set(Family.load(tmp_path / kind)["digits"].spec.ranks.values()) == {1}
+        assert set(Family.load(tmp_path / kind)["digits"].spec.adapter.ranks.values()) == {1}
 
 
 def test_a_budget_is_for_all_domains_together(dense):
@@ -153,8 +153,8 @@ def test_rectangular_layers_and_the_papers_count(digits):
         family.add(f"d{index}", member)
     # nine times the same adapters: what counts here are shapes, not values
     small = compress_family(family, "joint", rank_rule("uniform"))
-    assert small.shared.ranks["stem"] == 2
-    assert small.shared.ranks["stage2/block1/conv1"] == 32
+    assert small.shared.basis.ranks["stem"] == 2
+    assert small.shared.basis.ranks["stage2/block1/conv1"] == 32
     assert small.shared.params["stem"]["adapter"]["beta"].shape == (3, 2)
     gamma = small["d0"].variables["adapters"]["stage2"]["block1"]["conv1"]["adapter"]["gamma"]
     assert gamma.shape == (32, 128)
@@ -215,7 +215,7 @@ def test_budget_beats_uniform_at_equal_parameters(dense):
 def test_a_domain_joins_later(dense, digits, pixels):
     """From the span of β nothing is lost; from outside, what lies outside."""
     family = compress_family(dense, "joint", rank_rule("uniform"), domains=["digits", "faces"])
-    assert family["seven"].spec.adapter == "parallel"
+    assert family["seven"].spec.adapter.kind == "parallel"
     member, error = join(family, dense["seven"])
     family.add("joined", member)
     alphas, found = alphas_of(dense)["seven"], products(family, "joined")
@@ -236,7 +236,7 @@ def test_compressed_families_are_saved_and_kept_apart(dense, pixels, tmp_path):
     family = compress_family(dense, "joint", rank_rule("budget"))
     family.save(tmp_path)
     found = Family.load(tmp_path)
-    assert found.shared.ranks == family.shared.ranks
+    assert found.shared.basis.ranks == family.shared.basis.ranks
     assert found.fingerprint == dense.fingerprint  # of the filters, which did not change
     for name in family:
         np.testing.assert_array_equal(
@@ -246,7 +246,7 @@ def test_compressed_families_are_saved_and_kept_apart(dense, pixels, tmp_path):
     with pytest.raises(ValueError, match="no shared β"):
         dense.add("small", family["digits"])
     other = compress_family(dense, "joint", rank_rule("budget"), domains=["digits", "faces"])
-    with pytest.raises(ValueError, match=r"shared β of other ranks|other shared weights"):
+    with pytest.raises(ValueError, match=r"shared β of other options|other shared weights"):
         other.add("small", family["digits"])
 
 

@@ -400,7 +400,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, "tests")
 from archives import facts_of
-from radapt_jax.data import archives, decathlon
+from radapt_jax.data.decathlon import archives, prepare
 
 def read(self, places):
     yield from whole(self, places[:4])
@@ -408,7 +408,7 @@ def read(self, places):
 
 whole, archives.Members.read = archives.Members.read, read
 folder, out = sys.argv[1:]
-decathlon.prepare_decathlon(folder, out, domains=["dtd"], expected=facts_of(folder))
+prepare.prepare_decathlon(folder, out, domains=["dtd"], expected=facts_of(folder))
 """
 
 

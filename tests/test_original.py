@@ -19,8 +19,8 @@ def test_a_family_of_the_original_predicts_as_it_did(name):
     arrays = load(name)
     family = family_of_original(state_of(name))
     facts = family["imagenet12"]
-    assert (facts.spec.adapter, family.shared.adapter) == (KINDS[name], KINDS[name])
-    assert facts.spec.width == float(arrays["hyper/factor"])
+    assert (facts.spec.adapter.kind, family.shared.adapter) == (KINDS[name], KINDS[name])
+    assert facts.spec.backbone.width == float(arrays["hyper/factor"])
     assert facts.domain.classes == ("0", "1", "2", "3", "4")
     variables = family.variables("imagenet12")
     found = probabilities(

@@ -131,7 +131,7 @@ def test_folding_changes_nothing(kind, width, fold_norm, digits, pixels):
     np.testing.assert_allclose(
         folded.predict(pixels), family.predict(pixels, domain="it"), atol=1e-5
     )
-    assert weights.spec.adapter == "none"
+    assert weights.spec.adapter.kind == "none"
     plain = weights.spec.abstract(10)
     trees.check_like(weights.variables, plain, "the folded network")
     if kind != "none":

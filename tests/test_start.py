@@ -110,5 +110,5 @@ def test_a_family_without_domains_can_be_joined(digits, cache_dir, tmp_path, mon
     shared = compress_family(dense, "joint", rank_rule("uniform", share=0.25)).shared
     Family(shared).save(tmp_path / "bare")
     start = start_of_digits(tmp_path / "bare", cache_dir, tmp_path / "run", monkeypatch, "join")
-    for conv, rank in shared.ranks.items():
+    for conv, rank in shared.basis.ranks.items():
         assert start[f"adapters/{conv}/adapter/gamma"].shape[0] == rank

@@ -73,9 +73,10 @@ def test_shared_weights_stay_bit_identical(kind, digits, compilations):
 )
 def test_only_trained_labels_move(trained, moving, digits):
     decay = {name: 5e-4 if name in trained else None for name in optim.LABELS}
-    start, end, _ = train(digits, network(width=0.125), decay, devices=1, steps=2)
+    spec = network(width=0.125)
+    start, end, _ = train(digits, spec, decay, devices=1, steps=2)
     moved = {
-        optim.label(path)
+        optim.label(path, spec.kind)
         for path, leaf in trees.flatten({key: start[key] for key in ("params", "adapters")}).items()
         if not np.array_equal(leaf, trees.flatten(end)[path])
     }

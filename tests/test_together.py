@@ -14,7 +14,7 @@ from radapt_jax import Family, initial_variables
 from radapt_jax.data import batches
 from radapt_jax.data.pixels import HostPixels
 from radapt_jax.experiment.run import train_and_evaluate
-from radapt_jax.train import optim, progress
+from radapt_jax.train import optim
 from radapt_jax.train.compiled import make_train_step
 from radapt_jax.train.devices import ManyDomains, OneDomain
 from radapt_jax.train.job import Job
@@ -182,7 +182,7 @@ def test_a_run_that_trains_its_domains_at_once(pretrained, cache_dir, tmp_path, 
 
     plain = Progress.stop
 
-    def stopping(course, done, state):
+    def stopping(progress, done, state):
         if done == 4 and progress.job.name == "faces":
             raise KeyboardInterrupt
         plain(progress, done, state)

@@ -23,6 +23,10 @@ def targets() -> list[str]:
     return [name for name, kind in KINDS.items() if kind.factors]
 
 
+def _dense_kinds() -> str:
+    return " or ".join(name for name, kind in KINDS.items() if kind.dense)
+
+
 def factors_of(kind: str) -> tuple[str, str]:
     """Return the leaves β and γ of a kind in `targets()`."""
     found = KINDS[kind].factors
@@ -49,10 +53,9 @@ def kernels(member: Member) -> Matrices:
     leaves = trees.flatten(member.variables["adapters"])
     found = by_convolution(leaves, dense) if dense else {}
     if not found:
-        having = [name for name, kind in KINDS.items() if kind.dense]
         raise ValueError(
-            f"domain {member.domain.name!r} has {member.spec.adapter.kind} adapters; expected "
-            f"dense ones, which can be compressed: {having}."
+            f"domain {member.domain.name!r}: found no adapter kernel, but adapter "
+            f"{member.spec.adapter.kind!r}; expected {_dense_kinds()}, which can be compressed."
         )
     return {conv: np.asarray(leaf) for conv, leaf in found.items()}
 
@@ -66,7 +69,9 @@ def alphas_of(family: Family, domains: Sequence[str] | None = None) -> dict[str,
     names = compressible(family) if domains is None else domains
     if not names:
         kinds = {name: family[name].spec.adapter.kind for name in family}
-        raise ValueError(f"found no domain with dense adapters to compress; there are {kinds}.")
+        raise ValueError(
+            f"found no domain with {_dense_kinds()} adapters to compress; there are {kinds}."
+        )
     return {name: kernels(family[name]) for name in names}
 
 

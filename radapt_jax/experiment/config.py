@@ -135,6 +135,8 @@ def check(config: ConfigDict, devices: int, processes: int = 1) -> None:
             f"found config.train.steps {train.steps} and epochs {train.epochs}; expected a "
             "positive number of either."
         )
+    side = backbone(config).multiple_of
+    checks.check("config.data.size", config.data.size, whole(side, multiple_of=side))
     schedule(config, total_steps=100)
     rank_rule(config)
     spec = model_spec(config)

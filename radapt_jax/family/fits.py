@@ -27,7 +27,7 @@ def check_fits(name: str, member: Member, shared: Shared, fingerprint: str) -> N
         basis = shared.basis and shared.basis.served()
         if member.spec.adapter.served() != basis:
             raise ValueError(
-                f"domain {name!r} stands on another shared basis than this family has.\n"
+                f"domain {name!r} stands on shared β of other options than this family has.\n"
                 f"  this family:  {_described(basis)}\n"
                 f"  the domain:   {_described(member.spec.adapter.served())}\n"
                 "Load the compressed family it was trained with."
@@ -43,8 +43,8 @@ def check_fits(name: str, member: Member, shared: Shared, fingerprint: str) -> N
 
 
 def _described(basis: Options | None) -> str:
-    """Describe a basis in a few words."""
+    """Describe the adapters whose β a family shares, in a few words."""
     if basis is None:
-        return "no shared basis"
+        return "no shared β"
     text = ", ".join(f"{key} {it}" for key, it in basis.to_json().items())
     return text if len(text) <= 120 else f"{text[:117]}..."

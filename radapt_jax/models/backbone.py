@@ -10,7 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 from flax import linen as nn
 
 from radapt_jax.adapters.base import Options, Runtime
-from radapt_jax.utils.checks import Kind, check_all
+from radapt_jax.utils.checks import TEXT, Kind, check, check_all, optional, several
+
+PLACED = optional(several(TEXT))
 
 
 class Convolution(NamedTuple):
@@ -95,6 +97,7 @@ class Backbone(abc.ABC):
             ("stages", placement.stages, self.stages),
             ("convs", placement.convs, self.convs),
         ):
+            check(what, found, PLACED)
             if unknown := [name for name in found or () if name not in known]:
                 raise ValueError(
                     f"found {what} {unknown}; expected some of {list(known)} ({self.name})."

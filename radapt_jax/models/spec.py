@@ -16,6 +16,7 @@ from radapt_jax.adapters.registry import kind_of, make_options, options_from_jso
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.registry import Backbones, backbone_from_json
 from radapt_jax.models.resnet26 import ResNet26
+from radapt_jax.utils.checks import FLAG, check
 
 LARGE_ENOUGH = 32  # pixels; no variable's shape depends on an image's
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -43,6 +44,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         kind_of(self.adapter)
+        check("folded_norms", self.folded_norms, FLAG)
         object.__setattr__(self, "placement", self.backbone.placed(self.placement))
 
     def build(self, num_classes: int, **runtime: Any) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 
 MAPS = Path("/proc/self/maps")
-MOST = 12_000  # maps, above which programs are dropped
+MOST = 6_000  # maps, above which programs are dropped
 
 
 def make_room() -> None:
