@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import radapt_jax
-from radapt_jax import Family, __main__
+from radapt_jax import Family, ResNet26, __main__
 from radapt_jax.compress.family import compress_family
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.data.load import load_domain

@@ -35,7 +35,7 @@ def test_a_family_of_the_original_predicts_as_it_did(name):
 def test_adapters_on_second_convolutions_alone():
     state = state_of("parallel_11")
     fewer = {key: value for key, value in state.items() if ".conv1.parallel_conv." not in key}
-    assert family_of_original(fewer)["imagenet12"].spec.convs == ("second",)
+    assert family_of_original(fewer)["imagenet12"].spec.placement.convs == ("second",)
 
 
 def test_facts_of_the_source_are_taken_and_checked():

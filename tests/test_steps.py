@@ -125,7 +125,7 @@ def test_norms_by_device_train_too(digits, compilations):
 def test_state_does_not_delete_what_it_was_made_from(digits):
     spec = network(width=0.125)
     start = jax.tree.map(jax.numpy.asarray, initial_variables(spec, 10, seed=0))
-    labels = optim.labels({key: start[key] for key in ("params", "adapters")}, ADAPT)
+    labels = optim.labels({key: start[key] for key in ("params", "adapters")}, ADAPT, spec.kind)
     optimizer = optim.make_optimizer(labels, ADAPT, 0.1)
     devices = jax.devices()[:1]
     state = TrainState.create(start, optimizer, devices)
