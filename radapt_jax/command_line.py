@@ -95,7 +95,8 @@ def _recipe(name: str) -> Path:
     }
     bare = {} if RECIPES.is_dir() else {known: known for known in recipes_path.names()}
     there.update(bare)
-    close = difflib.get_close_matches(name.removesuffix(".py"), bare, 1)
+    inside = name.removeprefix(f"{RECIPES}/").removesuffix(".py")
+    close = difflib.get_close_matches(inside, bare, 1)
     close = close or difflib.get_close_matches(path.stem, there, 1)
     recipe = there[close[0]] if close else _any_recipe()
     names = ", ".join(bare or sorted(recipe.stem for recipe in RECIPES.glob("[!_]*.py")))

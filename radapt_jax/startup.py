@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -20,7 +20,7 @@ from radapt_jax.utils import distributed
 USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, MemoryError, DomainsFailed)
 
 
-def run(main: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> None:
+def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Run an absl main: our log lines only, errors of the user's as one message, exit code 1;
     a mistyped flag as one line; a stop by SIGTERM or SIGINT with exit code 143 or 130.
 
