@@ -81,7 +81,7 @@ def test_all_commands_are_known():
     scripts = ("train.py ", "eval.py ", "examples/serve.py", "benchmarks/serve.py")
     for command in COMMANDS:
         called = command.removeprefix("python ")
-        assert command in CI or called.startswith((*scripts, "radapt ", "pip ")), command
+        assert command in CI or called.startswith((*scripts, "radapt ")), command
 
 
 def test_commands_in_order(clone):
@@ -117,7 +117,7 @@ def test_example_on_a_quickstart_family(clone):
             run(clone, [*arguments, *LESS, f"--config.data.cache={clone / 'cache'}"])
         elif command.startswith("python examples"):
             assert run(clone, arguments), command
-        elif program == "radapt" and "runs/quickstart" in command + "": 
+        elif program == "radapt":
             assert run(clone, ["-m", "radapt_jax", *arguments]), command
 
 
