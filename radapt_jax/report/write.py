@@ -46,7 +46,7 @@ def write_ranks(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int], workd
         }
         for what, it in chosen.items()
     }
-    text = json.dumps({"ranks": ranks, **facts}, indent=1) + "\n"
+    text = json.dumps({"ranks": dict(ranks), **facts}, indent=1) + "\n"
     files.write_atomically(workdir / "ranks.json", text)
     return "; ".join(
         f"{what}: {it['parameters']:,} parameters of β and γ, relative error of α "
