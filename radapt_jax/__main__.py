@@ -1,13 +1,15 @@
-"""The command line for families and domain files: `python -m radapt_jax --help`."""
+"""The command line: `radapt --help`, or `python -m radapt_jax --help`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from radapt_jax import startup
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.decathlon.labels import score_submission
 from radapt_jax.decathlon.table import points_table
@@ -18,6 +20,9 @@ from radapt_jax.family.family import Family
 from radapt_jax.family.merge import Rename
 from radapt_jax.report.render import STYLES
 from radapt_jax.utils.checks import names
+
+# Commands with absl's flags, and their modules in radapt_jax.commands.
+WITH_FLAGS = {"train": "train", "eval": "evaluate"}
 
 
 def ls(arguments: argparse.Namespace) -> None:
@@ -117,10 +122,27 @@ def score(arguments: argparse.Namespace) -> None:
     print(points_table(accuracies, arguments.format, notes=notes))
 
 
+def program() -> str:
+    """Return what the user typed to start this: "radapt", or "python -m radapt_jax"."""
+    name = Path(sys.argv[0]).name
+    return name if name == "radapt" else "python -m radapt_jax"
+
+
+def run_with_flags(arguments: list[str]) -> None:
+    """Run `train` or `eval`, which read their flags as train.py and eval.py do."""
+    name, *rest = arguments
+    module = importlib.import_module(f"radapt_jax.commands.{WITH_FLAGS[name]}")
+    sys.modules["__main__"].__doc__ = module.__doc__  # what absl's --help begins with
+    sys.argv[1:] = arguments  # where a config's entries are looked for
+    startup.run(module.main, [f"{program()} {name}", *rest])
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser; every command names the function that runs it."""
-    top = argparse.ArgumentParser("python -m radapt_jax", description=__doc__)
+    top = argparse.ArgumentParser(program(), description="Train, use and exchange families.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("train", help="train the domains of a recipe: train --help")
+    commands.add_parser("eval", help="evaluate the domains of workdirs: eval --help")
 
     def command(
         run: Any, summary: str, *arguments: str, group: Any = commands
@@ -172,6 +194,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; errors of the user's are one line on stderr and exit code 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in WITH_FLAGS:
+        run_with_flags(arguments)
+        return
     chosen = parser().parse_args(arguments)
     try:
         chosen.run(chosen)

@@ -12,7 +12,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
-RECIPES = Path("configs")
+from radapt_jax import recipes_path
+
+RECIPES = Path("configs")  # of a clone, where its commands are started
 LIKE = 0.55  # the least likeness worth naming
 
 
@@ -42,7 +44,8 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     config_flags.register_flag_parser_for_type(float, NumberOrNone())
     try:
         if "config" in values:
-            _check_config(values.read_flags_from_files(list(argv[1:]), force_gnu=False))
+            arguments = values.read_flags_from_files(list(argv[1:]), force_gnu=False)
+            argv = [argv[0], *_with_recipe(arguments)]
         left = values(argv)
         if len(left) > 1:
             raise flags.Error(f"found arguments {left[1:]}; expected flags (--name=value) only.")
@@ -51,8 +54,11 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
     return left
 
 
-def _check_config(argv: Sequence[str]) -> None:
-    """Raise flags.Error if there is no such recipe, or if it lacks an entry that is to be set."""
+def _with_recipe(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the path of the recipe in place of its name.
+
+    Raise flags.Error if there is no such recipe, or if it lacks an entry that is to be set.
+    """
     place = next((at for at, it in enumerate(argv) if re.match(r"--?config(=|$)", it)), None)
     matches = (re.match(r"--?(?:no)?config\.([^=]+)", it) for it in argv)
     entries = [found[1] for found in matches if found]
@@ -60,33 +66,48 @@ def _check_config(argv: Sequence[str]) -> None:
         if entries:
             raise flags.Error(
                 f"found --config.{entries[0]} and no --config; name a recipe before it: "
-                f"--config {RECIPES}/NAME.py."
+                f"--config {_any_recipe()}."
             )
-        return
-    path = ([*argv[place].split("=", 1)[1:], *argv[place + 1 :]] or [""])[0]
-    _check_recipe(path.split(":")[0])
+        return list(argv)
+    given, *rest = [*argv[place].split("=", 1)[1:], *argv[place + 1 :], ""]
+    name, colon, variant = given.partition(":")
+    recipe = _recipe(name)
+    recipes_path.make_importable(recipe)
+    path = f"{recipe}{colon}{variant}"
     known = list(_entries(ConfigFileFlagParser("config").parse(path)))
     for entry in entries:
         if entry not in known:
             raise flags.Error(
-                f"found --config.{entry}, and {path} has no such entry. {_advice(entry, known)}"
+                f"found --config.{entry}, and {given} has no such entry. {_advice(entry, known)}"
             )
+    return [*argv[:place], f"--config={path}", *rest[:-1]]
 
 
-def _check_recipe(path: str) -> None:
-    """Raise flags.Error if a file is not there; it names the closest one of that folder."""
-    if Path(path).is_file():
-        return
+def _recipe(name: str) -> Path:
+    """Return the file of a recipe; raise flags.Error, with the closest one, if there is none."""
+    path = recipes_path.find(name)
+    if path.is_file():
+        return path
     there = {
-        recipe.stem: recipe
-        for folder in (RECIPES, Path(path).parent)
+        recipe.stem: str(recipe)
+        for folder in (RECIPES, path.parent)
         for recipe in sorted(folder.glob("[!_]*.py"))
     }
-    close = difflib.get_close_matches(Path(path).stem, there, 1)
-    names = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("[!_]*.py")))
-    advice = f"closest is {there[close[0]]}" if close else f"names in {RECIPES}/ are {names}"
-    recipe = there[close[0]] if close else f"{RECIPES}/NAME.py"
-    raise flags.Error(f"found no recipe {path!r}. The {advice}; start it with --config {recipe}.")
+    bare = {} if RECIPES.is_dir() else {known: known for known in recipes_path.names()}
+    there.update(bare)
+    inside = name.removeprefix(f"{RECIPES}/").removesuffix(".py")
+    close = difflib.get_close_matches(inside, bare, 1)
+    close = close or difflib.get_close_matches(path.stem, there, 1)
+    recipe = there[close[0]] if close else _any_recipe()
+    names = ", ".join(bare or sorted(recipe.stem for recipe in RECIPES.glob("[!_]*.py")))
+    known = "recipes" if bare else f"names in {RECIPES}/"
+    advice = f"closest is {recipe}" if close else f"{known} are {names}"
+    raise flags.Error(f"found no recipe {name!r}. The {advice}; start it with --config {recipe}.")
+
+
+def _any_recipe() -> str:
+    """Return what a recipe is to be called: in a clone by its file, elsewhere by its name."""
+    return f"{RECIPES}/NAME.py" if RECIPES.is_dir() else "NAME"
 
 
 def _entries(config: ConfigDict, above: str = "") -> Iterator[str]:
@@ -104,7 +125,8 @@ def _advice(entry: str, known: Sequence[str]) -> str:
     holders = {name.rpartition(".")[0] for name in known}
     near = max(set(known) - holders, key=lambda name: (_likeness(entry, name), name))
     if _likeness(entry, near) < LIKE:
-        return f"All entries, with their units, are in {RECIPES}/base.py."
+        folder = RECIPES if RECIPES.is_dir() else recipes_path.shipped()
+        return f"All entries, with their units, are in {folder / recipes_path.BASE}."
     return f"The closest is --config.{near}: set that one."
 
 

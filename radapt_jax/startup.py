@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from radapt_jax.utils import distributed
 USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, MemoryError, DomainsFailed)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Run an absl main: our log lines only, errors of the user's as one message, exit code 1;
     a mistyped flag as one line; a stop by SIGTERM or SIGINT with exit code 143 or 130.
 
@@ -28,7 +29,13 @@ def run(main: Callable[[list[str]], None]) -> None:
 
     XLA's compiled programs are kept in ~/.cache/radapt_jax/xla (or JAX_COMPILATION_CACHE_DIR), so
     that the next start of the same program takes seconds less.
+
+    Args:
+      main: gets what is left of the command line; its module defines the flags that --help names.
+      argv: the program's name and its arguments; default: sys.argv.
     """
+    for flag in flags.FLAGS.get_key_flags_for_module(main.__module__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path("~/.cache/radapt_jax/xla").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -55,4 +62,4 @@ def run(main: Callable[[list[str]], None]) -> None:
             message = error.args[0] if isinstance(error, KeyError) else error
             distributed.stop(f"error: {message}")
 
-    app.run(guarded, flags_parser=command_line.parse)
+    app.run(guarded, argv, flags_parser=command_line.parse)
