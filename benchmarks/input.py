@@ -25,7 +25,7 @@ import rows
 from PIL import Image
 
 from radapt_jax.data import augment, batches, build_cache
-from radapt_jax.data.cache import Pixels, Split, load_split
+from radapt_jax.data.cache import MappedPixels, Split, load_split
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.data.domain import Domain
 from radapt_jax.data.pixels import DevicePixels, HostPixels
@@ -141,7 +141,7 @@ def imagenet(folder, repeats):
     with open(place / "pixels.u8", "wb") as file:
         file.truncate(rows.IMAGENET * size)
     split = Split(
-        Pixels(place / "pixels.u8"),
+        MappedPixels(place / "pixels.u8"),
         np.arange(rows.IMAGENET, dtype=np.int64) * size,
         np.full((rows.IMAGENET, 2), 72, np.int32),
         np.zeros(rows.IMAGENET, np.int32),

@@ -4,11 +4,13 @@ from radapt_jax.adapters import Joint, LowRank, NoAdapter, Options, Parallel, Se
 from radapt_jax.compress.family import compress_family, join, svd
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.convert.original import family_of_original, import_original
+from radapt_jax.data.arrays import DomainOptions
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.data.domain import Domain
 from radapt_jax.decathlon.published import published
 from radapt_jax.decathlon.score import decathlon_points, decathlon_score
 from radapt_jax.decathlon.table import decathlon_table, points_table
+from radapt_jax.evaluation.evaluate import evaluate
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.shared import Shared
@@ -17,12 +19,17 @@ from radapt_jax.models.fold import fold
 from radapt_jax.models.init import initial_variables
 from radapt_jax.models.resnet26 import resnet26
 from radapt_jax.models.spec import ModelSpec
+from radapt_jax.train.fit import fit
+from radapt_jax.train.history import History
+from radapt_jax.train.options import TrainOptions
 from radapt_jax.version import __version__
 
 __all__ = [
     "DECATHLON",
     "Domain",
+    "DomainOptions",
     "Family",
+    "History",
     "Joint",
     "LowRank",
     "Member",
@@ -34,12 +41,15 @@ __all__ = [
     "ResNet26",
     "Series",
     "Shared",
+    "TrainOptions",
     "__version__",
     "compress_family",
     "decathlon_points",
     "decathlon_score",
     "decathlon_table",
+    "evaluate",
     "family_of_original",
+    "fit",
     "fold",
     "import_original",
     "initial_variables",

@@ -13,12 +13,12 @@ from radapt_jax import startup
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.decathlon.labels import score_submission
 from radapt_jax.decathlon.table import points_table
-from radapt_jax.experiment.lock import held
 from radapt_jax.family import adapter_file, checkpoint
 from radapt_jax.family import merge as family_merge
 from radapt_jax.family.family import Family
 from radapt_jax.family.merge import Rename
 from radapt_jax.report.render import STYLES
+from radapt_jax.train.lock import held
 from radapt_jax.utils.checks import names
 
 # Commands with absl's flags, and their modules in radapt_jax.commands.

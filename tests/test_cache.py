@@ -14,7 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 from radapt_jax.data import build_cache
-from radapt_jax.data.cache import Pixels, load_split
+from radapt_jax.data.cache import MappedPixels, load_split
 from radapt_jax.data.images import decode
 from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.data.sources.source import Example, Source
@@ -152,7 +152,7 @@ def test_pages_of_a_large_file_are_given_back(tmp_path, monkeypatch):
     values = np.random.default_rng(0).integers(0, 256, 1 << 20, dtype=np.uint8)
     (tmp_path / "pixels.u8").write_bytes(values.tobytes())
     monkeypatch.setattr("radapt_jax.data.cache.RESIDENT_LIMIT", 1 << 16)
-    pixels = Pixels(tmp_path / "pixels.u8")
+    pixels = MappedPixels(tmp_path / "pixels.u8")
     for start in range(0, len(values), 1 << 16):
         np.testing.assert_array_equal(pixels.values[start : start + 100], values[start:][:100])
         pixels.count(1, 100)

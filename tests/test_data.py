@@ -27,7 +27,7 @@ from radapt_jax.data.sources.embedded import DOMAINS, open_embedded
 from radapt_jax.data.sources.folder import open_folder
 from radapt_jax.data.sources.tfds import open_tfds
 from radapt_jax.data.views import eval_views, train_positions, train_views
-from radapt_jax.experiment.config import with_decay
+from radapt_jax.experiment.config import read
 
 FOLDER = {"source": "folder", "size": 16, "resize": 20, "squash": False, "val_fraction": 0.25}
 
@@ -255,11 +255,12 @@ def test_a_domain_is_trained_again_with_the_decay_that_is_asked_for(digits):
     config = importlib.import_module("configs.compress").get_config()
     sys.path.remove(str(ROOT))
     domain = dataclasses.replace(digits.domain, adapter_decay=1e-4)
-    assert with_decay(config, domain).adapter_decay == 1e-4
+    config.init_from = "runs/dense"
+    assert read(config, 1).with_decay(domain).adapter_decay == 1e-4
     config.optim.decay.adapters = 0.0
-    assert with_decay(config, domain).adapter_decay is None
+    assert read(config, 1).with_decay(domain).adapter_decay is None
     config.options.digits = {"adapter_decay": 2e-3}
-    assert with_decay(config, domain).adapter_decay == 2e-3
+    assert read(config, 1).with_decay(domain).adapter_decay == 2e-3
 
 
 def test_the_usual_values_are_the_configs():

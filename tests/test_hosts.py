@@ -19,8 +19,8 @@ from test_end_to_end import small
 from radapt_jax import Family
 from radapt_jax.data import batches
 from radapt_jax.data.pixels import HostPixels
-from radapt_jax.experiment.lock import check_shared, held
 from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.train.lock import check_shared, held
 from radapt_jax.utils import distributed, files
 
 CHANGES = {
@@ -230,7 +230,7 @@ def test_domains_are_not_trained_at_once_by_several_processes(
 
 
 def test_a_workdir_that_is_not_shared(tmp_path, monkeypatch):
-    monkeypatch.setattr("radapt_jax.experiment.lock.PATIENCE", 0)
+    monkeypatch.setattr("radapt_jax.train.lock.PATIENCE", 0)
     with held(tmp_path):
         check_shared(tmp_path)
         monkeypatch.setattr(distributed, "by_main", lambda work: "of another host")

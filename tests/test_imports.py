@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 
@@ -95,6 +96,15 @@ def test_configs_import_no_library_code():
     assert ROOT / "configs" / "decathlon" / "svd.py" in paths
     for path in paths:
         assert list(imports(path.read_text())) == [], path
+
+
+def test_only_experiments_know_config_files():
+    """The files at the top, which start programs, may know them too."""
+    for name, path in files().items():
+        package = name.split(".")[0]
+        if package in PACKAGES and package != "experiment":
+            text = path.read_text()
+            assert not {"ml_collections", "ConfigDict"} & set(re.findall(r"\w+", text)), name
 
 
 def test_tensorflow_is_not_imported():

@@ -9,7 +9,7 @@ from conftest import ROOT
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.decathlon.published import published
 from radapt_jax.experiment import methods
-from radapt_jax.experiment.config import check
+from radapt_jax.experiment.config import read
 
 VARIANTS = ("quickstart", "decathlon_like", "imagenet_to_sketch")  # of a recipe after the colon
 RECIPES = sorted(
@@ -35,7 +35,7 @@ def recipe(path, *variant, **changes):
 def problem(config):
     """Return what is said of a config, or None where nothing is."""
     try:
-        check(config, devices=1)
+        read(config, devices=1)
     except ValueError as error:
         return str(error)
     return None
@@ -110,7 +110,7 @@ def test_a_recipes_name_for_something_else_is_refused(path, changes, entry, call
     """The message shows both sides and a name that will do; with it the run is taken."""
     config = recipe(f"configs/{path}", **{"domains": "digits", **changes})
     with pytest.raises(ValueError, match=f"{entry}(.|\n)*--config.method={called} "):
-        check(config, devices=1)
+        read(config, devices=1)
     config.method = called
     assert problem(config) is None
 
@@ -135,8 +135,8 @@ def test_what_changes_nothing_is_not_looked_at():
 
 def test_a_compressed_domain_keeps_the_runs_own_name():
     labels = [
-        methods.label(recipe("configs/compress", **changes))
+        read(recipe("configs/compress", **changes), devices=1).label
         for changes in ({}, {"compress.kind": "low_rank"}, {"method": "mine"})
     ]
     assert labels == ["joint", "low_rank", "mine"]
-    assert methods.label(recipe("configs/parallel")) == "parallel"
+    assert read(recipe("configs/parallel"), devices=1).label == "parallel"

@@ -10,7 +10,7 @@ from families import network, whole
 from radapt_jax import initial_variables
 from radapt_jax.data import batches
 from radapt_jax.data.pixels import DevicePixels, HostPixels
-from radapt_jax.evaluation.evaluate import evaluate, predict_split
+from radapt_jax.evaluation.evaluate import predict_split, scores_of
 from radapt_jax.evaluation.step import make_eval_step
 from radapt_jax.train import optim
 from radapt_jax.train.compiled import make_train_step
@@ -166,14 +166,14 @@ def test_evaluation_counts_every_image(devices, digits):
     spec = network("parallel", width=0.125)
     variables, judged = eval_of(digits, spec, devices)
     split = digits.splits["test"]
-    found = evaluate(judged, split.targets)
+    found = scores_of(judged, split.targets)
     normalised = (whole(split) / 255 - np.array(digits.domain.mean)) / np.array(digits.domain.std)
     logits = spec.build(10).apply(variables, normalised.astype(np.float32), train=False)
     expected = 100 * float((np.argmax(logits, -1) == split.targets).mean())
-    assert found["count"] == 500
-    assert found["top1"] == pytest.approx(expected, abs=0.21)  # at most one tie apart
+    assert found.count == 500
+    assert found.top1 == pytest.approx(expected, abs=0.21)  # at most one tie apart
     chances = np.asarray(jax.nn.log_softmax(logits))[np.arange(500), split.targets]
-    assert found["loss"] == pytest.approx(-chances.mean(), abs=1e-4)
+    assert found.loss == pytest.approx(-chances.mean(), abs=1e-4)
 
 
 def test_several_crops_are_averaged(faces):

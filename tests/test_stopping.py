@@ -20,6 +20,7 @@ from radapt_jax.data import batches, views
 from radapt_jax.data.views import train_views
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.train import devices, progress
+from radapt_jax.train.checkpoints import TrainingCheckpoints
 from radapt_jax.train.progress import Diverged
 from radapt_jax.train.signals import Stopped, Stopping
 
@@ -152,7 +153,7 @@ def test_a_lost_loss_stops_the_run_and_names_the_last_good_state(
     )
     with pytest.raises(Diverged, match=told):
         train_and_evaluate(config_of(pretrained, cache_dir), tmp_path)
-    with progress.TrainingCheckpoints(tmp_path / "training" / "digits") as checkpoints:
+    with TrainingCheckpoints(tmp_path / "training" / "digits") as checkpoints:
         assert checkpoints.latest == 4  # nothing that was lost has been saved
 
 

@@ -13,6 +13,7 @@ from test_end_to_end import small
 from radapt_jax import Family, initial_variables
 from radapt_jax.data import batches
 from radapt_jax.data.pixels import HostPixels
+from radapt_jax.experiment.config import train_options
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.train import optim
 from radapt_jax.train.compiled import make_train_step
@@ -127,7 +128,12 @@ def jobs_of(domains, kind, cache_dir, **changes):
     config = small("parallel", cache_dir, **{"train.batch_size": 16, **changes})
     spec = spec_of(kind)
     return [
-        Job(config, data, spec, initial_variables(spec, data.domain.num_classes, seed=0))
+        Job(
+            train_options(config),
+            data,
+            spec,
+            initial_variables(spec, data.domain.num_classes, seed=0),
+        )
         for data in domains
     ]
 

@@ -14,8 +14,8 @@ from families import empty_family, member_of
 
 from radapt_jax import Family, __main__
 from radapt_jax.decathlon import submission
-from radapt_jax.experiment.lock import HOLDER, LOCK, held
 from radapt_jax.family import adapter_file, checkpoint
+from radapt_jax.train.lock import HOLDER, LOCK, held
 from radapt_jax.train.log import RunLog
 from radapt_jax.utils import files
 

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from radapt_jax.data.domain import Domain
+from radapt_jax.data.pixels import Pixels
 from radapt_jax.data.views import Views, eval_views, train_views
+
+Batch = Mapping[str, Any]  # arrays by name, each with a leading axis of devices
 
 
 def train_batch(
-    pixels: Any,
+    pixels: Pixels,
     domain: Domain,
     batch_size: int,
     seed: int,
@@ -31,8 +34,8 @@ def train_batch(
     Of several processes each gets what its own devices need.
 
     Args:
-      pixels: `HostPixels` or `resident.DevicePixels`.
-      parts: as of `update.update`; all devices together have the same images in a part, however
+      pixels: of the training images.
+      parts: as of `step.update`; all devices together have the same images in a part, however
         many they are.
       host: see `rows`.
     """
@@ -44,7 +47,7 @@ def train_batch(
 
 
 def eval_batches(
-    pixels: Any,
+    pixels: Pixels,
     domain: Domain,
     batch_size: int,
     devices: int,
@@ -82,6 +85,3 @@ def rows(
 def _by_device(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndarray]:
     """Split the leading axis over devices: (b, ...) to (devices, b / devices, ...)."""
     return {name: array.reshape(devices, -1, *array.shape[1:]) for name, array in batch.items()}
-
-
-Batch = Mapping[str, Any]

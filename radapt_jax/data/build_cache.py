@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,23 +105,48 @@ def check_unreadable(
 
 def _fill(building: Path, source: Source, split: str, resize: int, squash: bool) -> dict:
     """Write pixels and index of a split; return what is to be known of them."""
+    with open(building / "pixels.u8", "wb") as file:
+        index, unreadable = gather(source, split, resize, squash, file.write)
+    np.savez(building / "index.npz", allow_pickle=False, **index)
+    return {
+        "source": source.key,
+        "split": split,
+        "resize": resize,
+        "images": len(index["labels"]),
+        "unreadable": unreadable,
+    }
+
+
+def gather(
+    source: Source,
+    split: str,
+    resize: int,
+    squash: bool,
+    write: Callable[[np.ndarray], Any],
+    *,
+    bar: bool = True,
+) -> tuple[dict[str, np.ndarray], list[tuple[str, int]]]:
+    """Decode a split; return the index of `Split` and the images that cannot be read.
+
+    Args:
+      source, split, resize, squash: see `cache.load_split`.
+      write: takes the pixels, some images at a time.
+      bar: show a progress bar.
+    """
     readers = [source.splits[part] for part in split.split("+")]
     examples = itertools.chain.from_iterable(read() for read in readers)
     parts = []
-    with (
-        open(building / "pixels.u8", "wb") as file,
-        tqdm.tqdm(
-            desc=f"decoding {source.name} {split}",
-            unit=" images",
-            leave=False,
-            mininterval=1.0,
-            disable=not distributed.is_main(),
-        ) as bar,
-    ):
+    with tqdm.tqdm(
+        desc=f"decoding {source.name} {split}",
+        unit=" images",
+        leave=False,
+        mininterval=1.0,
+        disable=not (bar and distributed.is_main()),
+    ) as shown:
         for part in _decoded(_checked(examples, source), resize, squash):
-            file.write(part.pixels)
+            write(part.pixels)
             parts.append(part._replace(pixels=np.empty(0, np.uint8)))
-            bar.update(len(part.labels) + len(part.unreadable))
+            shown.update(len(part.labels) + len(part.unreadable))
     if not parts:
         raise ValueError(f"domain {source.name!r}: split {split!r} holds no image.")
     index = {
@@ -142,14 +167,7 @@ def _fill(building: Path, source: Source, split: str, resize: int, squash: bool)
         )
     sizes = index["extents"].astype(np.int64).prod(1) * 3
     index["offsets"] = np.cumsum(sizes) - sizes
-    np.savez(building / "index.npz", allow_pickle=False, **index)
-    return {
-        "source": source.key,
-        "split": split,
-        "resize": resize,
-        "images": len(sizes),
-        "unreadable": [problem for part in parts for problem in part.unreadable],
-    }
+    return index, [problem for part in parts for problem in part.unreadable]
 
 
 def _checked(examples: Iterable[Example], source: Source) -> Iterator[Example]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from radapt_jax.data.build_cache import build, check_unreadable
+from radapt_jax.data.build_cache import build, check_unreadable, gather
 from radapt_jax.data.images import MAX_ASPECT
 from radapt_jax.data.sources.source import Source
 
@@ -25,7 +25,7 @@ RESIDENT_LIMIT = 1 << 30  # bytes of a file that may be mapped into memory at a 
 AROUND = 1 << 16  # bytes that the kernel maps with a page that is read
 
 
-class Pixels:
+class MappedPixels:
     """The pixels of a cache, mapped into memory.
 
     A large file does not fill the memory: pages that were read are given back after a while (they
@@ -46,12 +46,22 @@ class Pixels:
             self._read = 0
 
 
+class MemoryPixels:
+    """Pixels of decoded images that are kept in memory, uint8 (bytes,)."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def count(self, images: int, size: int) -> None:
+        pass
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Some of a split's decoded images, whole (not cropped), of one shape or of many.
 
     Args:
-      pixels: all images of the cache one after another.
+      pixels: all images one after another.
       offsets: int64 (n,), where image i starts in `pixels`.
       extents: int32 (n, 2), height and width of image i.
       labels: int32 (n,); -1 where they are not known.
@@ -62,7 +72,7 @@ class Split:
       index: which of the n images belong to this split, in order.
     """
 
-    pixels: Pixels
+    pixels: MappedPixels | MemoryPixels
     offsets: np.ndarray
     extents: np.ndarray
     labels: np.ndarray
@@ -78,6 +88,10 @@ class Split:
     def subset(self, positions: np.ndarray) -> Split:
         return dataclasses.replace(self, index=self.index[positions])
 
+    def without(self, positions: np.ndarray) -> Split:
+        """Return the images at all other positions."""
+        return self.subset(np.setdiff1d(np.arange(len(self)), positions))
+
     @functools.cached_property
     def targets(self) -> np.ndarray:
         """Labels of this split's images, int32 (len,)."""
@@ -92,6 +106,12 @@ class Split:
     def labelled(self) -> bool:
         """Whether the labels are known."""
         return bool((self.targets >= 0).all())
+
+    @property
+    def digest(self) -> str:
+        """A sha256 that changes when images of this split do, or labels."""
+        parts = (self.own_names, self.targets, self.extents[self.index], self.sums[self.index])
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     @property
     def left_out(self) -> int:
@@ -171,7 +191,29 @@ def load_split(
     return Split(pixels, **arrays, unread=unread, index=np.arange(len(arrays["labels"])))
 
 
-def _read(folder: Path) -> tuple[list, dict[str, np.ndarray], Pixels]:
+def decode_split(
+    source: Source, split: str, resize: int, squash: bool, *, bar: bool = False
+) -> Split:
+    """Return a split of a source, decoded and resized into memory; nothing is written.
+
+    Args:
+      bar: show a progress bar.
+
+    Raises:
+      ValueError: an image cannot be read, the split is empty, or a label is out of range.
+    """
+    pixels: list[np.ndarray] = []
+    arrays, unreadable = gather(source, split, resize, squash, pixels.append, bar=bar)
+    if unreadable:
+        raise ValueError(
+            f"domain {source.name!r}: {len(unreadable):,} images of {split} cannot be read; mend "
+            f"them or leave them out. The first: {unreadable[0][0]}"
+        )
+    held = MemoryPixels(np.concatenate(pixels))
+    return Split(held, **arrays, unread=(), index=np.arange(len(arrays["labels"])))
+
+
+def _read(folder: Path) -> tuple[list, dict[str, np.ndarray], MappedPixels]:
     """Read a cache: which images could not be read (problem and id), the index, the pixels.
 
     Raises:
@@ -181,7 +223,7 @@ def _read(folder: Path) -> tuple[list, dict[str, np.ndarray], Pixels]:
         unreadable = json.loads((folder / "done.json").read_bytes())["unreadable"]
         with np.load(folder / "index.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in INDEX}
-        pixels = Pixels(folder / "pixels.u8")
+        pixels = MappedPixels(folder / "pixels.u8")
         expected = int(arrays["offsets"][-1] + 3 * arrays["extents"][-1].prod())
         if len(pixels.values) != expected:
             raise ValueError(f"found {len(pixels.values):,} bytes of pixels, expected {expected:,}")

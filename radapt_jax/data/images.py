@@ -33,14 +33,12 @@ def preprocess(images: Any, domain: Domain) -> np.ndarray:
       ValueError: something that cannot be read as an image.
     """
     size = domain.size
-    cut = [
-        centre_crop(decode(image, domain.resize, domain.squash), size) for image in _each(images)
-    ]
+    cut = [centre_crop(decode(image, domain.resize, domain.squash), size) for image in each(images)]
     return np.stack(cut) if cut else np.zeros((0, size, size, 3), np.uint8)
 
 
-def _each(images: Any) -> Iterable[Any]:
-    """Return one or several images as several."""
+def each(images: Any) -> Iterable[Any]:
+    """Return one or several images as several; `preprocess` says what they may be."""
     if isinstance(images, str | bytes | os.PathLike | Image.Image):
         return [images]
     if _is_array(images):

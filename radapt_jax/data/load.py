@@ -31,12 +31,13 @@ class NothingToEvaluate(ValueError):
 class DomainData:
     """A domain's facts, its splits (train, and val and test where there are any), its spec.
 
-    `held_out` are the images of val, if they were cut from train.
+    Without a spec the images are in memory. `held_out` are the images of val, if they were cut from
+    train.
     """
 
     domain: Domain
     splits: Mapping[str, Split]
-    spec: DataSpec
+    spec: DataSpec | None
     held_out: HeldOut = dataclasses.field(default_factory=HeldOut)
 
 
@@ -94,6 +95,7 @@ def load_domain(
     not_measured = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     domain = Domain(name, source.classes, **{**not_measured, **shape, **chosen})  # checks first
     splits, held_out = load_splits(spec, source, cache_dir, record)
+    warn_of_empty_classes(domain, splits["train"])
     mean, std = splits["train"].statistics()
     domain = dataclasses.replace(domain, **{"mean": mean, "std": std, **chosen})
     return DomainData(domain, splits, spec, held_out)
@@ -131,7 +133,7 @@ def load_splits(
     cut, whole = "val" not in splits and not joined and spec.val_fraction > 0, splits["train"]
     if cut and len(val := _held_out(spec, whole, record)):
         splits["val"] = whole.subset(val)
-        splits["train"] = whole.subset(np.setdiff1d(np.arange(len(whole)), val))
+        splits["train"] = whole.without(val)
     held_out = HeldOut.of(splits["val"].own_names if cut and "val" in splits else ())
     train = splits["train"]
     used = holdout.choose_used(
@@ -141,16 +143,20 @@ def load_splits(
     if record is not None:
         there = {name: len(part) for name, part in splits.items() if name in ("train", "val")}
         holdout.check_record(record, spec.name, there, cut=cut)
-    if empty := sorted(set(range(len(source.classes))) - set(splits["train"].targets.tolist())):
+    return splits, held_out
+
+
+def warn_of_empty_classes(domain: Domain, train: Split) -> None:
+    """Warn of classes that nothing teaches."""
+    if empty := sorted(set(range(domain.num_classes)) - set(train.targets.tolist())):
         log.warning(
             "%s: %d of %d classes have no training images that can be read, such as %r; they "
             "cannot be learnt.",
-            spec.name,
+            domain.name,
             len(empty),
-            len(source.classes),
-            source.classes[empty[0]],
+            domain.num_classes,
+            domain.classes[empty[0]],
         )
-    return splits, held_out
 
 
 def load_one_split(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -15,14 +15,28 @@ SHARE = 0.5  # of a device's memory that images may take
 MOST = 2**31 - 1  # pixels that an int32 can count
 
 
+class Pixels(Protocol):
+    """A split's images, of which windows are cut: `HostPixels` or `DevicePixels`.
+
+    `resident` are the pixels on the devices, which the compiled steps take; None: there are none.
+    """
+
+    split: Split
+    resident: Any
+
+    def cut(self, views: Views) -> dict[str, np.ndarray]:
+        """Return the part of a batch that says where images come from, by name."""
+        ...
+
+
 class DevicePixels:
     """Pixels that live on the devices, so that a batch is a few numbers for each image.
 
-    A pixel takes 4 bytes. Batches and results are those of `batches.HostPixels`, bit for bit.
+    A pixel takes 4 bytes. Batches and results are those of `HostPixels`, bit for bit.
 
     Args:
       split: the images.
-      put: places an array on all devices, as `update.replicate` does.
+      put: places an array on all devices, as `distributed.replicate` does.
       devices: where to.
 
     Raises:

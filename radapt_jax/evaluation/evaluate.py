@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,17 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from radapt_jax.data import batches
-from radapt_jax.data.cache import Split
+from radapt_jax.data.cache import Split, decode_split
 from radapt_jax.data.domain import Domain
 from radapt_jax.data.load import NothingToEvaluate, load_one_split
-from radapt_jax.data.pixels import HostPixels
+from radapt_jax.data.pixels import HostPixels, Pixels
+from radapt_jax.data.sources.arrays import open_arrays
 from radapt_jax.data.sources.source import Source
 from radapt_jax.data.spec import DataSpec
 from radapt_jax.evaluation.result import Result, row_of, shown_split
-from radapt_jax.evaluation.step import make_eval_step
+from radapt_jax.evaluation.step import EvalStep, make_eval_step
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.utils import distributed
+from radapt_jax.utils.trees import Variables
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,9 @@ class Predicted(NamedTuple):
 
 
 def predict_split(
-    eval_step: Callable[[Any, Any, Any], Mapping[str, Any]],
-    variables: Mapping[str, Any],
-    pixels: Any,
+    eval_step: EvalStep,
+    variables: Variables,
+    pixels: Pixels,
     domain: Domain,
     batch_size: int,
     devices: int,
@@ -46,9 +48,9 @@ def predict_split(
     """Run a network over every image of a split.
 
     Args:
-      eval_step: of `steps.make_eval_step`.
-      pixels: `batches.HostPixels` or `resident.DevicePixels`.
-      crops: views of an image whose probabilities are averaged; see `batches.eval_views`.
+      eval_step: of `step.make_eval_step`.
+      pixels: of the split.
+      crops: views of an image whose probabilities are averaged; see `views.eval_views`.
     """
     found: list[tuple[int, Mapping[str, Any]]] = []
     shares = batches.eval_batches(pixels, domain, batch_size, devices, crops, distributed.place())
@@ -61,17 +63,59 @@ def predict_split(
     return Predicted(columns["predicted"], columns["loss"])
 
 
-def evaluate(judged: Predicted, labels: np.ndarray, left_out: int = 0) -> dict[str, Any]:
-    """Return mean "loss" (nats), "top1" (percent) and "count" of images with known labels.
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Mean loss (nats) and top-1 (percent) of `count` images."""
+
+    loss: float
+    top1: float
+    count: int
+
+
+def scores_of(judged: Predicted, labels: np.ndarray, left_out: int = 0) -> Scores:
+    """Return the scores of images with known labels.
 
     The `left_out` images that could not be read count as wrong, and not in the loss.
     """
     count = len(labels) + left_out
-    return {
-        "loss": float(judged.losses.mean(dtype=np.float64)),
-        "top1": 100 * float((judged.predicted == labels).sum()) / count,
-        "count": count,
-    }
+    return Scores(
+        loss=float(judged.losses.mean(dtype=np.float64)),
+        top1=100 * float((judged.predicted == labels).sum()) / count,
+        count=count,
+    )
+
+
+def evaluate(
+    family: Family,
+    name: str,
+    images: Any,
+    labels: Any,
+    *,
+    batch_size: int = 256,
+    dtype: Any = jnp.float32,
+    crops: int = 1,
+) -> Scores:
+    """Return how well a domain of a family predicts images in memory.
+
+    Args:
+      family: that has the domain.
+      name: of the domain.
+      images: uint8 (n, h, w, 3), of NumPy or JAX; or n arrays, PIL images, paths or encoded bytes.
+        They are resized and cropped as in every evaluation of the domain.
+      labels: n whole numbers, or n names among the domain's classes.
+      batch_size: images that go through the network at once.
+      dtype: of the computation.
+      crops: see `evaluate_family`.
+
+    Raises:
+      KeyError: no such domain.
+      ValueError: images that cannot be read, or labels that do not fit them or the classes.
+    """
+    domain = family[name].domain
+    source = open_arrays(name, {"test": (images, labels)}, domain.classes)
+    split = decode_split(source, "test", domain.resize, domain.squash)
+    judged = predict_domain(family, name, split, batch_size, dtype, crops)
+    return scores_of(judged, split.targets)
 
 
 def evaluate_family(
@@ -122,8 +166,8 @@ def evaluate_family(
             rows.append(row_of(family, name, missing, 0, None))
             continue
         judged = predict_domain(family, name, images, batch_size, dtype, crops)
-        found = evaluate(judged, images.targets, images.left_out)
-        rows.append(row_of(family, name, shown_split(which, crops), found["count"], found["top1"]))
+        found = scores_of(judged, images.targets, images.left_out)
+        rows.append(row_of(family, name, shown_split(which, crops), found.count, found.top1))
     return rows
 
 

@@ -16,6 +16,9 @@ from radapt_jax.models.spec import ModelSpec
 from radapt_jax.nn import losses
 from radapt_jax.utils.distributed import AXIS
 from radapt_jax.utils.programs import make_room
+from radapt_jax.utils.trees import Variables
+
+EvalStep = Callable[[Variables, Batch, Any], Mapping[str, Array]]
 
 
 def make_eval_step(
@@ -24,7 +27,7 @@ def make_eval_step(
     *,
     devices: Sequence[jax.Device],
     dtype: Any = jnp.float32,
-) -> Callable[[Mapping[str, Any], Batch, Any], dict[str, Array]]:
+) -> EvalStep:
     """Return the compiled `step(variables, batch, resident)` of evaluation.
 
     It returns "predicted" labels and "loss" (nats) of each image, (devices, b / devices), to every
@@ -34,7 +37,7 @@ def make_eval_step(
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype)
 
-    def step(variables: Mapping[str, Any], batch: Batch, resident: Any) -> dict[str, Array]:
+    def step(variables: Variables, batch: Batch, resident: Any) -> dict[str, Array]:
         images = augment.network_input(batch, domain.mean, domain.std, resident, domain.size)
         logits: Any = model.apply(variables, images, train=False)
         labels = batch["label"]

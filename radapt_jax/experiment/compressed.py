@@ -7,37 +7,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from radapt_jax.compress import ranks as compress_ranks
 from radapt_jax.compress.family import alphas_of, compress_family, compressible
 from radapt_jax.data.load import DomainData, load_splits
 from radapt_jax.evaluation.evaluate import open_source
-from radapt_jax.experiment.config import check_same_images, evaluate_run, rank_rule, with_decay
-from radapt_jax.experiment.start import check_export
+from radapt_jax.experiment.settings import Settings
 from radapt_jax.family.family import Family
 from radapt_jax.report import plots, results, write
 from radapt_jax.report.write import write_ranks
 from radapt_jax.train.job import Job
-from radapt_jax.utils import checks, distributed, trees
+from radapt_jax.train.options import check_export
+from radapt_jax.utils import distributed, trees
 
 log = logging.getLogger(__name__)
 
 
-def open_compressed(config: ConfigDict, workdir: Path) -> tuple[Family, list[str]]:
+def open_compressed(settings: Settings, workdir: Path) -> tuple[Family, list[str]]:
     """Return init_from's family compressed, and the names of the domains that were.
 
     Once begun in this workdir, it is read from there.
     """
-    dense = Family.load(config.init_from)
-    names = list(checks.names(config.domains)) or compressible(dense)
+    dense = Family.load(settings.init_from)
+    names = list(settings.domains) or compressible(dense)
     if not (workdir / "compressed" / "shared").is_dir():
-        rule = rank_rule(config)
-        kind = config.compress.kind
-        return compress_family(dense, kind, rule, domains=names), names
+        how = settings.compression
+        return compress_family(dense, how.kind, how.ranks, domains=names), names
     begun = Family.load(workdir / "compressed")
     for name in names:
-        if begun[name].spec.adapter.kind != config.compress.kind:
+        if begun[name].spec.adapter.kind != settings.compression.kind:
             raise ValueError(
                 f"the compression in {workdir} was begun without domain {name!r}. Use another "
                 "--workdir, or let it join: configs/join.py."
@@ -46,16 +43,16 @@ def open_compressed(config: ConfigDict, workdir: Path) -> tuple[Family, list[str
 
 
 def begin_compressed(
-    config: ConfigDict, compressed: Family, names: Sequence[str], workdir: Path
+    settings: Settings, compressed: Family, names: Sequence[str], workdir: Path
 ) -> Family:
     """Save the compressed family, evaluate it before fine-tuning, and return the one to fill."""
     compressed.save(workdir / "compressed")
-    rows = evaluate_run(config, compressed)
+    rows = settings.evaluate(compressed)
     distributed.by_main(lambda: write.write(rows, workdir / "compressed"))
     log.info("before fine-tuning:\n%s", results.table(rows))
     basis: Any = compressed.shared.basis
     if basis is not None:
-        alphas = alphas_of(Family.load(config.init_from), names)
+        alphas = alphas_of(Family.load(settings.init_from), names)
         spectra = compress_ranks.spectra(list(alphas.values()))
         distributed.by_main(lambda: plots.plot_spectra(spectra, workdir / "spectra.png"))
         log.info("%s", distributed.by_main(lambda: write_ranks(spectra, basis.ranks, workdir)))
@@ -66,14 +63,15 @@ def begin_compressed(
 
 
 def compressed_job(
-    config: ConfigDict, compressed: Family, name: str
+    settings: Settings, compressed: Family, name: str
 ) -> Callable[[Family | None], Job]:
     member = compressed[name]
     own = member.data is not None and member.data.dir
-    spec, source = open_source(member, None if own else config.data.dir)
-    check_same_images(config, spec)
-    splits, held_out = load_splits(spec, source, config.data.cache, member.record)
-    domain = with_decay(config, member.domain)
+    spec, source = open_source(member, None if own else settings.data["dir"])
+    settings.check_same_images(spec)
+    splits, held_out = load_splits(spec, source, settings.cache, member.record)
+    domain = settings.with_decay(member.domain)
     data = DomainData(domain, splits, spec, held_out)
-    check_export(config, data)
-    return lambda _: Job(config, data, member.spec, trees.to_numpy(compressed.variables(name)))
+    check_export(settings.options, name, "val" in splits)
+    variables = trees.to_numpy(compressed.variables(name))
+    return lambda _: Job(settings.options, data, member.spec, variables, settings.label)

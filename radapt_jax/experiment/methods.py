@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
+from radapt_jax.experiment.settings import Settings
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train.optim import LABELS
@@ -53,41 +52,36 @@ METHODS: Mapping[str, Meaning] = {
 }
 
 
-def check(config: ConfigDict, spec: ModelSpec, *, alone: bool) -> None:
+def check(settings: Settings, spec: ModelSpec) -> None:
     """Raise ValueError if a run has a recipe's name and does something else.
 
     The tables put a run above the published results of its method, so the name must be right.
     Any other name is a label, and free.
 
     Args:
-      config: as in configs/base.py.
+      settings: of the run.
       spec: its network.
-      alone: the run trains one domain.
     """
-    if config.method not in METHODS:
+    method = settings.method
+    if method not in METHODS:
         return
-    facts = _facts(config, spec, alone)
-    wrong = _wrong(facts, METHODS[config.method])
+    facts = _facts(settings, spec)
+    wrong = _wrong(facts, METHODS[method])
     if not wrong:
         return
     names = [name for name, meaning in METHODS.items() if not _wrong(facts, meaning)]
-    called = names[0] if names else f"my_{config.method}"
+    called = names[0] if names else f"my_{method}"
     lines = [
         f"  config.{entry}: found {_shown(facts[entry])}, expected "
-        + " or ".join(map(_shown, METHODS[config.method][entry]))
+        + " or ".join(map(_shown, METHODS[method][entry]))
         for entry in wrong
     ]
     raise ValueError(
-        f"method {config.method!r} is a recipe's name, and this run does something else:\n"
+        f"method {method!r} is a recipe's name, and this run does something else:\n"
         + "\n".join(lines)
         + f"\nSet that as expected, or call the run what it is: --config.method={called}"
         + (" (the recipe that does this)." if names else " (any name that no recipe has).")
     )
-
-
-def label(config: ConfigDict) -> str:
-    """Return what tables call the method: of the recipe that compresses, which of its two kinds."""
-    return config.compress.kind if config.method == "joint" else config.method
 
 
 def _wrong(facts: Mapping[str, Any], meaning: Meaning) -> list[str]:
@@ -95,25 +89,25 @@ def _wrong(facts: Mapping[str, Any], meaning: Meaning) -> list[str]:
     return [it for it, allowed in meaning.items() if it in facts and facts[it] not in allowed]
 
 
-def _facts(config: ConfigDict, spec: ModelSpec, alone: bool) -> dict[str, Any]:
+def _facts(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     """Return what a run does, by entry of its config; entries that change nothing are left out."""
     facts = {
-        "start": config.start,
-        "source_adapter": config.source_adapter,
-        "compress.kind": config.compress.kind,
+        "start": settings.start,
+        "source_adapter": settings.source_adapter,
+        "compress.kind": settings.compression.kind,
         "adapter.kind": spec.adapter.kind,
         "adapter.stages": _ordered(spec.backbone.stages, spec.placement.stages),
         "adapter.convs": _ordered(spec.backbone.convs, spec.placement.convs),
     }
     for name in LABELS:
-        frozen = config.optim.decay[name] is None
+        frozen = settings.options.decay[name] is None
         facts[f"optim.decay.{name}"] = FROZEN if frozen else TRAINED
     idle: set[str] = set()
-    if config.compress.kind:  # adapters are those of the run that is compressed
+    if settings.compression.kind:  # adapters are those of the run that is compressed
         idle = {"adapter.kind", "adapter.stages", "adapter.convs"}
     elif not spec.kind.leaves:
         idle = {"adapter.stages", "adapter.convs", "optim.decay.adapters"}
-    elif alone and config.start == "random" and not config.init_from:
+    elif len(settings.domains) == 1 and settings.start == "random" and not settings.init_from:
         idle = {"adapter.kind"}  # pre-training, with the adapters that its domains will have
     return {entry: found for entry, found in facts.items() if entry not in idle}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from radapt_jax.experiment.config import BEGUN_IN, RUNS, _place
+from radapt_jax.experiment.config import BEGUN_IN, RUNS, place_of
 from radapt_jax.utils import files
 
 # What may change when a workdir is used again: more domains, and how the run is watched.
@@ -43,7 +43,7 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
         ) from error
     begun_in = before.pop(BEGUN_IN, os.getcwd())
     for key in RUNS:
-        if _place(before.get(key), begun_in) == _place(now.get(key), os.getcwd()):
+        if place_of(before.get(key), begun_in) == place_of(now.get(key), os.getcwd()):
             before[key] = now.get(key)
     changed = [
         f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"

@@ -11,22 +11,22 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from radapt_jax.evaluation.result import Result
-from radapt_jax.experiment import methods
 from radapt_jax.experiment.compressed import begin_compressed, compressed_job, open_compressed
-from radapt_jax.experiment.config import check, evaluate_run
+from radapt_jax.experiment.config import read
 from radapt_jax.experiment.failures import Failures
-from radapt_jax.experiment.lock import check_shared, held
 from radapt_jax.experiment.resume import check_same, remember, without_places
+from radapt_jax.experiment.settings import Settings
 from radapt_jax.experiment.start import is_finished, open_family, open_job
 from radapt_jax.family import checkpoint
 from radapt_jax.family.family import Family
-from radapt_jax.family.member import Member
 from radapt_jax.family.shared import Shared
 from radapt_jax.report import write
 from radapt_jax.train.job import Job
+from radapt_jax.train.lock import check_shared, held
 from radapt_jax.train.loop import train_domains
+from radapt_jax.train.place import InWorkdir
 from radapt_jax.train.signals import Stopping
-from radapt_jax.utils import checks, distributed, files
+from radapt_jax.utils import distributed, files
 from radapt_jax.utils.files import check_writable
 
 log = logging.getLogger(__name__)
@@ -62,13 +62,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Result]:
         what was saved before is as it was.
     """
     workdir = files.located(workdir)
-    check(config, len(distributed.devices()), distributed.place()[1])
+    settings = read(config, len(distributed.devices()), distributed.place()[1])
     with Stopping() as stopping, distributed.alone(), contextlib.ExitStack() as stack:
         distributed.check_same(without_places(config), "config")
         distributed.by_main(lambda: _begin(workdir, stack))
         with distributed.agreed():
             check_shared(workdir)
-        rows = _run(config, workdir, stopping)
+        check_same(config, workdir)
+        rows = _run(settings, workdir, stopping, lambda: remember(config, workdir))
         distributed.by_main(stack.close)
         return rows
 
@@ -81,39 +82,44 @@ def _begin(workdir: Path, stack: contextlib.ExitStack) -> None:
         checkpoint.clean(place)
 
 
-def _run(config: ConfigDict, workdir: Path, stopping: Stopping) -> list[Result]:
-    check_same(config, workdir)
-    family = open_family(config, workdir)
-    compressed, names = open_compressed(config, workdir) if config.compress.kind else (None, ())
-    wanted = names or checks.names(config.domains)
+def _run(
+    settings: Settings, workdir: Path, stopping: Stopping, begin: Callable[[], None]
+) -> list[Result]:
+    """Train and evaluate; `begin` notes the config once it is known that there are images."""
+    compresses = bool(settings.compression.kind)
+    family = open_family(settings, workdir)
+    compressed, names = open_compressed(settings, workdir) if compresses else (None, ())
+    wanted = names or settings.domains
     founds = family is None and compressed is None  # the first domain's filters are to be shared
     failures = Failures(wanted, essential=wanted[0] if founds else None)
     jobs: dict[str, Callable[[Family | None], Job]] = {}
     for name in wanted:  # all images are sought before training
-        if is_finished(config, family, name):
+        if is_finished(settings, family, name):
             log.info("%s: finished before, kept.", name)
             continue
         with failures.of(name), distributed.agreed():
-            job = compressed_job(config, compressed, name) if compressed else open_job(config, name)
-            jobs[name] = job
+            if compressed:
+                jobs[name] = compressed_job(settings, compressed, name)
+            else:
+                jobs[name] = open_job(settings, name)
     distributed.check_same(list(jobs), "domains to train")
     if failures.all:
         failures.tell([])
-    distributed.by_main(lambda: remember(config, workdir))
+    distributed.by_main(begin)
     if compressed is not None:
         if family is None:
-            family = begin_compressed(config, compressed, names, workdir)
+            family = begin_compressed(settings, compressed, names, workdir)
     elif family is not None and not (workdir / "shared").is_dir():
         family.save(workdir)
-    waiting = list(jobs)
-    for start in range(0, len(waiting), config.train.together):
+    waiting, together = list(jobs), settings.options.together
+    for start in range(0, len(waiting), together):
         ready = []
-        for name in waiting[start : start + config.train.together]:
+        for name in waiting[start : start + together]:
             with failures.of(name), distributed.agreed():
                 ready.append(jobs[name](family))
         family = _train(family, ready, workdir, failures, stopping)
     assert family is not None, "a run has ended if the domain failed that founds the family"
-    rows = evaluate_run(config, family)
+    rows = settings.evaluate(family)
     distributed.by_main(lambda: write.write(rows, workdir))
     failures.tell(rows)
     return rows
@@ -133,14 +139,14 @@ def _train(
     left = {job.name: job for job in jobs}
     if len(jobs) > 1:
         try:
-            for job, variables, results in train_domains(jobs, workdir, stopping):
+            for job, variables, results in train_domains(jobs, InWorkdir(workdir), stopping):
                 family = _add(family, job, variables, results, workdir)
                 del left[job.name]
         except Exception as error:
             log.warning("%s: %s They go on one by one.", ", ".join(left), error)
     for job in left.values():
         with failures.of(job.name):
-            for _, variables, results in train_domains([job], workdir, stopping):
+            for _, variables, results in train_domains([job], InWorkdir(workdir), stopping):
                 family = _add(family, job, variables, results, workdir)
     return family
 
@@ -153,27 +159,17 @@ def _add(
     workdir: Path,
 ) -> Family:
     """Add a domain that is trained to the family (made here if it is the source), and save it."""
-    config, spec, name = job.config, job.spec, job.name
+    name = job.name
     if family is None:
         family = Family(
-            Shared(variables["params"], spec.backbone, source=name, adapter=spec.adapter.kind)
+            Shared(
+                variables["params"], job.spec.backbone, source=name, adapter=job.spec.adapter.kind
+            )
         )
-    if config.optim.decay.filters is None or name == family.shared.source:
-        del variables["params"]
-    results = {**job.results, **results}
-    if "dense_val" in results and "val" in results:
-        lost = results["dense_val"] - results["val"]
+    member = job.member(variables, results, founds=name == family.shared.source)
+    if {"dense_val", "val"} <= member.results.keys():
+        lost = member.results["dense_val"] - member.results["val"]
         log.info("%s: %.2f points below its own dense α on validation images.", name, lost)
-    member = Member(
-        domain=job.data.domain,
-        spec=spec,
-        variables=variables,
-        method=methods.label(config),
-        data=job.data.spec,
-        images={split: len(part) for split, part in job.data.splits.items()},
-        results=results,
-        held_out=job.data.held_out,
-    )
     before = [family[name]] if name in family else []
     family.add(name, member)
     try:

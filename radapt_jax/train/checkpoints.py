@@ -79,7 +79,7 @@ class TrainingCheckpoints:
     @property
     def best(self) -> int | None:
         """The step of the checkpoint with the highest validation top-1 (the last of equals)."""
-        return _best(self.top1())
+        return best_of(self.top1())
 
     def measured(self, step: int | None) -> Measured | None:
         """Return what `save` was given of that name; None for no step."""
@@ -139,7 +139,7 @@ class TrainingCheckpoints:
         with files.saving(self._folder / str(saved)):
             under_way.result()
         self._cards[saved] = card
-        kept = {*sorted(self._cards)[-2:], _best(_top1(self._cards))}
+        kept = {*sorted(self._cards)[-2:], best_of(_top1(self._cards))}
         for step in self._cards.keys() - kept:
             del self._cards[step]
             if distributed.is_main():
@@ -150,7 +150,8 @@ def _top1(cards: Mapping[int, Card]) -> dict[int, float]:
     return {step: float(card["top1"]) for step, card in cards.items()}
 
 
-def _best(top1: Mapping[int, float]) -> int | None:
+def best_of(top1: Mapping[int, float]) -> int | None:
+    """Return the step of the highest top-1, the last of equals."""
     return max(top1, key=lambda step: (top1[step], step), default=None)
 
 
@@ -179,7 +180,7 @@ def _set_aside(intact: dict[int, Card], damaged: dict[Path, ValueError]) -> dict
     """Rename the damaged states, and return the intact ones."""
     what_next = (
         f"training goes on from step {max(intact)}, the best state left is of step "
-        f"{_best(_top1(intact))}"
+        f"{best_of(_top1(intact))}"
         if intact
         else "there is no other, training starts from the beginning"
     )

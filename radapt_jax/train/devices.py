@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 from radapt_jax.data import batches
-from radapt_jax.data.pixels import DevicePixels, HostPixels
-from radapt_jax.models.spec import DTYPES
+from radapt_jax.data.pixels import DevicePixels, HostPixels, Pixels
 from radapt_jax.train.compiled import Measured, make_together_step, make_train_step
 from radapt_jax.train.job import Job
 from radapt_jax.train.step import TrainState
@@ -19,10 +18,10 @@ from radapt_jax.utils import distributed
 from radapt_jax.utils.distributed import distribute, replicate
 
 
-def pixels_of(job: Job, split: str, devices: Sequence[jax.Device]) -> Any:
-    """Return a split's pixels, on the devices if the config wants them there."""
+def pixels_of(job: Job, split: str, devices: Sequence[jax.Device]) -> Pixels:
+    """Return a split's pixels, on the devices if the options want them there."""
     data = job.data
-    if not job.config.data.on_device:
+    if not job.options.on_device:
         return HostPixels(data.splits[split], data.domain.size)
     put = functools.partial(replicate, devices=devices)
     return DevicePixels(data.splits[split], put, distributed.own(devices))
@@ -41,7 +40,7 @@ class OneDomain:
         self, jobs: Sequence[Job], states: Sequence[TrainState], devices: Sequence[jax.Device]
     ) -> None:
         [job], [state] = jobs, states
-        train = job.config.train
+        options = job.options
         self._job, self._devices = job, devices
         self._pixels = pixels_of(job, "train", devices)
         self._state = replicate(state, devices)
@@ -51,24 +50,24 @@ class OneDomain:
             job.optimizer(),
             job.labels,
             devices=devices,
-            seed=job.config.seed,
-            smoothing=train.label_smoothing,
-            sync_norm=train.sync_norm,
-            parts=train.accumulate,
-            dtype=DTYPES[job.config.backbone.dtype],
+            seed=options.seed,
+            smoothing=options.label_smoothing,
+            sync_norm=options.sync_norm,
+            parts=options.accumulate,
+            dtype=options.compute_dtype,
         )
 
     def step(self, index: int) -> Measured:
         """Take step `index`; return "loss" and "top1", one value a domain."""
-        config = self._job.config
+        options = self._job.options
         batch = batches.train_batch(
             self._pixels,
             self._job.data.domain,
-            config.train.batch_size,
-            config.seed,
+            options.batch_size,
+            options.seed,
             index,
             len(self._devices),
-            config.train.accumulate,
+            options.accumulate,
             distributed.place(),
         )
         self._state, measured = self._step(self._state, batch, self._pixels.resident)
@@ -96,7 +95,7 @@ class ManyDomains:
         self, jobs: Sequence[Job], states: Sequence[TrainState], devices: Sequence[jax.Device]
     ) -> None:
         first, count = jobs[0], len(jobs)
-        config = first.config
+        options = first.options
         used = max(number for number in range(1, len(devices) + 1) if count % number == 0)
         self._jobs, self._devices, self._each = jobs, devices[:used], count // used
         self._classes = [job.data.domain.num_classes for job in jobs]
@@ -122,25 +121,25 @@ class ManyDomains:
             first.labels,
             devices=self._devices,
             each=self._each,
-            seed=config.seed,
-            smoothing=config.train.label_smoothing,
-            parts=config.train.accumulate,
-            dtype=DTYPES[config.backbone.dtype],
+            seed=options.seed,
+            smoothing=options.label_smoothing,
+            parts=options.accumulate,
+            dtype=options.compute_dtype,
         )
 
     def step(self, index: int) -> Measured:
         """Take step `index` of all; return "loss" and "top1", one value a domain."""
         fed = []
         for job, pixels in zip(self._jobs, self._pixels, strict=True):
-            train = job.config.train
+            options = job.options
             batch = batches.train_batch(
                 pixels,
                 job.data.domain,
-                train.batch_size,
-                job.config.seed,
+                options.batch_size,
+                options.seed,
                 index,
                 1,
-                train.accumulate,
+                options.accumulate,
             )
             fed.append({name: array[0] for name, array in batch.items()})
         self._state, measured = self._step(self._state, self._arrange(fed), self._facts)

@@ -8,17 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import optax
-from ml_collections import ConfigDict
 
 from radapt_jax.data.load import DomainData
+from radapt_jax.family.member import Member
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train import optim
+from radapt_jax.train.options import TrainOptions
 from radapt_jax.train.step import TrainState
+from radapt_jax.utils.trees import Variables
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What follows from a config and the size of a domain.
+    """What follows from the options and the size of a domain.
 
     `stops` are the steps after which it is evaluated and saved; `decay` has the domain's own
     decay of adapters in it.
@@ -31,28 +33,29 @@ class Plan:
     decay: Mapping[str, float | None]
 
     @classmethod
-    def of(cls, config: ConfigDict, data: DomainData) -> Plan:
-        train, adapter_decay = config.train, data.domain.adapter_decay
-        steps_per_epoch = len(data.splits["train"]) / train.batch_size
-        total = train.steps or max(round(train.epochs * steps_per_epoch), 1)
-        decay = config.optim.decay.to_dict()
+    def of(cls, options: TrainOptions, data: DomainData) -> Plan:
+        adapter_decay, evals = data.domain.adapter_decay, options.evals
+        steps_per_epoch = len(data.splits["train"]) / options.batch_size
+        total = options.steps or max(round(options.epochs * steps_per_epoch), 1)
+        decay = dict(options.decay)
         if decay["adapters"] is not None and adapter_decay is not None:
             decay["adapters"] = adapter_decay
-        stops = {round((index + 1) * total / train.evals) for index in range(train.evals)}
-        return cls(total, steps_per_epoch, frozenset(stops - {0}), schedule(config, total), decay)
+        stops = {round((index + 1) * total / evals) for index in range(evals)}
+        return cls(total, steps_per_epoch, frozenset(stops - {0}), options.rate(total), decay)
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A domain to train: its images, its network, its first variables, and its plan.
+    """A domain to train: how, its images, its network, its first variables, and its plan.
 
-    `results` are kept beside those of the training.
+    `method` is what tables call it; `results` are kept beside those of the training.
     """
 
-    config: ConfigDict
+    options: TrainOptions
     data: DomainData
     spec: ModelSpec
-    variables: Mapping[str, Any]
+    variables: Variables
+    method: str = ""
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
@@ -61,7 +64,7 @@ class Job:
 
     @functools.cached_property
     def plan(self) -> Plan:
-        return Plan.of(self.config, self.data)
+        return Plan.of(self.options, self.data)
 
     @functools.cached_property
     def labels(self) -> dict[str, Any]:
@@ -75,22 +78,30 @@ class Job:
         decay = dict(plan.decay)
         if adapter_decay is not None and decay["adapters"] is not None:
             decay["adapters"] = adapter_decay
-        momentum = self.config.optim.momentum
-        return optim.make_optimizer(self.labels, decay, plan.schedule, momentum)
+        return optim.make_optimizer(self.labels, decay, plan.schedule, self.options.momentum)
 
     def start(self) -> TrainState:
         """Return the state before the first step, in NumPy."""
         return TrainState.on_host(self.variables, self.optimizer())
 
+    def member(
+        self, variables: Variables, results: Mapping[str, float], *, founds: bool = False
+    ) -> Member:
+        """Return what becomes of the domain in a family.
 
-def schedule(config: ConfigDict, total_steps: int) -> optax.Schedule:
-    """Return the learning rate by step."""
-    entries = config.optim
-    return optim.make_schedule(
-        entries.schedule,
-        entries.learning_rate,
-        total_steps,
-        drop_at=entries.drop_at,
-        drop_by=entries.drop_by,
-        warmup=entries.warmup,
-    )
+        Args:
+          variables: after training. Filters that were trained are the domain's own.
+          results: of the training.
+          founds: the family's shared weights are the domain's, which has none of its own then.
+        """
+        own = self.options.trains_filters and not founds
+        return Member(
+            domain=self.data.domain,
+            spec=self.spec,
+            variables={key: it for key, it in variables.items() if own or key != "params"},
+            method=self.method,
+            data=self.data.spec,
+            images={split: len(part) for split, part in self.data.splits.items()},
+            results={**self.results, **results},
+            held_out=self.data.held_out,
+        )

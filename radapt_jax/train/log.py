@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,29 @@ COLUMNS = ("step", "epoch", "split", "loss", "top1", "learning_rate")
 SPEED = ("step", "images_per_second")
 
 
-class RunLog:
-    """Metrics of one domain's training, in `<workdir>/metrics`, `speed` and `tensorboard`.
+Row = dict[str, str]
+
+
+class Log:
+    """Metrics of one domain's training, kept in memory, and its progress bar.
 
     Args:
-      workdir: of the run.
       name: of the domain.
-      start: the step from which training goes on; rows after it are dropped, so that a resumed
-        run leaves no row twice.
+      start: the step from which training goes on.
       total: steps in all.
       batch_size: images in a step, for the progress bar.
+      bar: show it.
+
+    Attributes:
+      rows: of the steps since `start`.
     """
 
-    def __init__(self, workdir: Path, name: str, start: int, total: int, batch_size: int) -> None:
-        self._tables = {
-            workdir / "metrics" / f"{name}.csv": COLUMNS,
-            workdir / "speed" / f"{name}.csv": SPEED,
-        }
-        self._events_dir = str(workdir / "tensorboard" / name)
+    def __init__(
+        self, name: str, start: int, total: int, batch_size: int, *, bar: bool = True
+    ) -> None:
+        self.rows: list[Row] = []
         self._batch_size = batch_size
         self._shown: dict[str, str] = {}
-        self._open(start)
         self._bar = tqdm.tqdm(
             total=total * batch_size,
             initial=start * batch_size,
@@ -50,14 +52,74 @@ class RunLog:
             unit_scale=True,
             mininterval=1.0,
             dynamic_ncols=True,
+            disable=not bar,
         )
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
 
     def rewind(self, step: int) -> None:
         """Go on from an earlier step: rows after it are dropped."""
-        self._events.close()
-        self._open(step)
+        self.rows = _until(step, self.rows)
         self._bar.reset()
         self._bar.update(step * self._batch_size)
+
+    def advance(self) -> None:
+        """Count one step on the progress bar."""
+        self._bar.update(self._batch_size)
+
+    def write(self, step: int, epoch: float, split: str, **values: float) -> Row:
+        """Note one row, and return it.
+
+        Loss is in nats, top1 in percent, images_per_second what it says.
+        """
+        row = {"step": str(step), "epoch": f"{epoch:.4f}", "split": split}
+        row |= {name: f"{value:.6g}" for name, value in values.items()}
+        self.rows.append(row)
+        self._shown |= {
+            f"{split} loss": f"{values['loss']:.3f}",
+            f"{split} top-1": f"{values['top1']:.1f}%",
+        }
+        self._bar.set_postfix(self._shown, refresh=False)
+        return row
+
+
+class RunLog(Log):
+    """Metrics of one domain's training, in `<workdir>/metrics`, `speed` and `tensorboard`.
+
+    Rows in these files after the step from which training goes on are dropped, so that a resumed
+    run leaves no row twice.
+
+    Args:
+      workdir: of the run.
+      name, start, total, batch_size, bar: see `Log`.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        name: str,
+        start: int,
+        total: int,
+        batch_size: int,
+        *,
+        bar: bool = True,
+    ) -> None:
+        self._tables = {
+            workdir / "metrics" / f"{name}.csv": COLUMNS,
+            workdir / "speed" / f"{name}.csv": SPEED,
+        }
+        self._events_dir = str(workdir / "tensorboard" / name)
+        self._open(start)
+        super().__init__(name, start, total, batch_size, bar=bar)
+
+    def rewind(self, step: int) -> None:
+        self._events.close()
+        self._open(step)
+        super().rewind(step)
 
     def _open(self, start: int) -> None:
         for path, columns in self._tables.items():
@@ -65,55 +127,29 @@ class RunLog:
             text = io.StringIO()
             writer = csv.DictWriter(text, columns, extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(row for row in read_rows(path) if int(row["step"]) <= start)
+            writer.writerows(_until(start, read_rows(path)))
             write_atomically(path, text.getvalue())
         self._events = tensorboardX.SummaryWriter(
             self._events_dir, purge_step=start + 1 if start else None
         )
 
-    def __enter__(self) -> RunLog:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        super().__exit__()
         self._events.close()
 
-    def advance(self) -> None:
-        """Count one step on the progress bar."""
-        self._bar.update(self._batch_size)
-
-    def write(self, step: int, epoch: float, split: str, **values: float) -> None:
-        """Write one row; loss in nats, top1 in percent, speed in images per second."""
-        row = {"step": str(step), "epoch": f"{epoch:.4f}", "split": split}
-        row |= {name: f"{value:.6g}" for name, value in values.items()}
+    def write(self, step: int, epoch: float, split: str, **values: float) -> Row:
+        row = super().write(step, epoch, split, **values)
         for path, columns in self._tables.items():
             if columns[1] in row:  # a validation row has no speed
                 with open(path, "a", newline="") as file:
                     csv.DictWriter(file, columns, extrasaction="ignore").writerow(row)
         for name, value in values.items():
             self._events.add_scalar(f"{split}/{name}", value, step)
-        shown = {
-            f"{split} loss": f"{values['loss']:.3f}",
-            f"{split} top-1": f"{values['top1']:.1f}%",
-        }
-        self._shown |= shown
-        self._bar.set_postfix(self._shown, refresh=False)
+        return row
 
 
-class NoLog:
-    """Takes the place of `RunLog` in processes that write nothing."""
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def advance(self) -> None:
-        pass
-
-    def rewind(self, step: int) -> None:
-        pass
-
-    def write(self, step: int, epoch: float, split: str, **values: float) -> None:
-        pass
+def _until(step: int, rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if int(row["step"]) <= step]
 
 
 class Meter:

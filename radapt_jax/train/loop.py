@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from radapt_jax.train.devices import ManyDomains, OneDomain
 from radapt_jax.train.job import Job
+from radapt_jax.train.options import TrainOptions
+from radapt_jax.train.place import Place
 from radapt_jax.train.progress import Diverged, Progress
 from radapt_jax.train.signals import Stopped, Stopping
 from radapt_jax.utils import distributed
@@ -19,16 +19,16 @@ from radapt_jax.utils import distributed
 Trained = tuple[Job, dict[str, Any], dict[str, float]]
 
 
-def train_domains(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> Iterator[Trained]:
+def train_domains(jobs: Sequence[Job], place: Place, stopping: Stopping) -> Iterator[Trained]:
     """Train domains, at once those that can be, and yield them as they are done.
 
-    One goes on from its latest checkpoint under `<workdir>/training/<domain>`, if there is one.
+    One goes on from its latest checkpoint, if the place has one.
     Domains are trained at once if they are of one network, image size and number of steps, and have
-    got equally far (and skipped the same batches); see `engine.ManyDomains`.
+    got equally far (and skipped the same batches); see `devices.ManyDomains`.
 
     Args:
       jobs: domains, with a train split each; val is evaluated where there is one.
-      workdir: of the run.
+      place: where states and metrics are kept.
       stopping: what waits to be told of a signal.
 
     Yields:
@@ -36,13 +36,13 @@ def train_domains(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> Ite
       its step}`.
 
     Raises:
-      Diverged: a loss or a gradient is NaN or infinite, and the config does not say to rewind.
+      Diverged: a loss or a gradient is NaN or infinite, and the options do not say to rewind.
       MemoryError: the device has no room for a step.
       Stopped: a signal asked for it, and what is trained was saved.
     """
     groups: dict[Any, list[Progress]] = {}
     for job in jobs:
-        course = Progress(job, workdir, distributed.devices())
+        course = Progress(job, place, distributed.devices())
         network = (str(job.spec), job.data.domain.size, job.plan.total)
         alike = (network, course.reached, tuple(course.skipped))
         groups.setdefault(alike, []).append(course)
@@ -52,20 +52,20 @@ def train_domains(jobs: Sequence[Job], workdir: Path, stopping: Stopping) -> Ite
 
 def _train(courses: Sequence[Progress], stopping: Stopping) -> list[Trained]:
     """Train a group from where it is to the end."""
-    config = courses[0].job.config
+    options = courses[0].job.options
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopping.held())
         for index, course in enumerate(courses):
             course.index = index
             stack.enter_context(course)
-        stack.enter_context(_telling_what_does_not_fit(config))
+        stack.enter_context(_telling_what_does_not_fit(options))
         while True:
             try:
                 _run(courses, stopping)
                 stopping.asked = distributed.largest(stopping.asked)
                 return [(course.job, *course.exported()) for course in courses]
             except Diverged as diverged:
-                if config.on_nan != "rewind" or len(courses) > 1:
+                if options.on_nan != "rewind" or len(courses) > 1:
                     raise
                 courses[0].rewind(diverged)
 
@@ -73,7 +73,7 @@ def _train(courses: Sequence[Progress], stopping: Stopping) -> list[Trained]:
 def _run(courses: Sequence[Progress], stopping: Stopping) -> None:
     """Take all steps that are left; evaluate and save on the way, and when asked to stop."""
     jobs, states = [course.job for course in courses], [course.state for course in courses]
-    together = jobs[0].config.train.together > 1
+    together = jobs[0].options.together > 1
     engine = (ManyDomains if together else OneDomain)(jobs, states, distributed.devices())
     first, names = courses[0], ", ".join(job.name for job in jobs)
     for done in range(int(first.state.step) + 1, first.plan.total + 1):
@@ -82,7 +82,7 @@ def _run(courses: Sequence[Progress], stopping: Stopping) -> None:
             course.advance(done, measured)
         asked = stopping.asked
         if distributed.several():  # all stop after the same step, one after which metrics are read
-            log_every = first.job.config.train.log_every
+            log_every = first.job.options.log_every
             regular = done in first.plan.stops or done % log_every == 0
             asked = distributed.largest(asked) if regular else 0
         if done in first.plan.stops or asked:
@@ -97,7 +97,7 @@ def _run(courses: Sequence[Progress], stopping: Stopping) -> None:
 
 
 @contextlib.contextmanager
-def _telling_what_does_not_fit(config: ConfigDict) -> Iterator[None]:
+def _telling_what_does_not_fit(options: TrainOptions) -> Iterator[None]:
     """Let an error of memory say what to do.
 
     Raises:
@@ -108,10 +108,11 @@ def _telling_what_does_not_fit(config: ConfigDict) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        train = config.train
+        size, parts = options.batch_size, options.accumulate
+        more, fewer = 2 * parts, size // 2
         raise MemoryError(
-            f"a step of {train.batch_size} images in {train.accumulate} parts does not fit in the "
-            f"device's memory: compute it in more parts (--config.train.accumulate="
-            f"{2 * train.accumulate}), or take fewer images (--config.train.batch_size="
-            f"{train.batch_size // 2}).\n  {str(error).splitlines()[0]}"
+            f"a step of {size} images in {parts} parts does not fit in the device's memory: "
+            f"compute it in more parts (accumulate={more}; train.py: "
+            f"--config.train.accumulate={more}), or take fewer images (batch_size={fewer}; "
+            f"train.py: --config.train.batch_size={fewer}).\n  {str(error).splitlines()[0]}"
         ) from error

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from radapt_jax.evaluation.evaluate import evaluate, predict_split
+from radapt_jax.evaluation.evaluate import predict_split, scores_of
 from radapt_jax.evaluation.step import make_eval_step
-from radapt_jax.models.spec import DTYPES
-from radapt_jax.train.checkpoints import TrainingCheckpoints
 from radapt_jax.train.devices import pixels_of
 from radapt_jax.train.job import Job
-from radapt_jax.train.log import Meter, NoLog, RunLog
-from radapt_jax.train.resume import (
-    check_resumed,
-    check_same_facts,
-    facts_of,
-    skipped_before,
-    skipped_path,
-)
+from radapt_jax.train.log import Meter
+from radapt_jax.train.place import Place
+from radapt_jax.train.resume import check_same_facts, facts_of
 from radapt_jax.train.step import TrainState
-from radapt_jax.utils import distributed, files, trees
+from radapt_jax.utils import distributed, trees
 from radapt_jax.utils.distributed import replicate
 
 log = logging.getLogger(__name__)
@@ -46,7 +37,7 @@ class Progress:
 
     Args:
       job: the domain.
-      workdir: of the run.
+      place: where its states and metrics are kept.
       devices: for evaluation.
 
     Attributes:
@@ -58,20 +49,19 @@ class Progress:
     state: TrainState
     index = 0
 
-    def __init__(self, job: Job, workdir: Path, devices: Sequence[jax.Device]) -> None:
+    def __init__(self, job: Job, place: Place, devices: Sequence[jax.Device]) -> None:
         self.job, self.plan = job, job.plan
-        self._workdir, self._devices = workdir, devices
-        self._folder = workdir / "training" / job.name
-        self.skipped = skipped_before(self._folder)
+        self._place, self._devices = place, devices
+        self.skipped = place.skipped(job.name)
         frozen = ("params",) if self.plan.decay["filters"] is None else ()
-        self._checkpoints = TrainingCheckpoints(self._folder, frozen)
+        self._checkpoints = place.checkpoints(job.name, frozen)
 
     def __enter__(self) -> Progress:
-        job, plan, config = self.job, self.plan, self.job.config
+        job, plan, options = self.job, self.plan, self.job.options
         log.info(
             "%s: %s, %d classes, %d training images, %d steps, decay %s",
             job.name,
-            config.method,
+            job.method,
             job.data.domain.num_classes,
             len(job.data.splits["train"]),
             plan.total,
@@ -81,8 +71,7 @@ class Progress:
         mains = distributed.by_main(lambda: facts)
         with distributed.agreed():
             check_same_facts(mains, facts, f"{job.name}: this process has others than process 0")
-        path = self._folder.with_name(f"{job.name}.json")
-        distributed.by_main(lambda: check_resumed(path, job.name, facts))
+        self._place.begin(job.name, facts)
         self._go_on()
         if self.reached:
             log.info("%s: resumed at step %d of %d", job.name, self.reached, plan.total)
@@ -93,13 +82,9 @@ class Progress:
             job.spec,
             job.data.domain,
             devices=self._devices,
-            dtype=DTYPES[config.backbone.dtype],
+            dtype=options.compute_dtype,
         )
-        self._log: RunLog | NoLog = NoLog()
-        if distributed.is_main():
-            self._log = RunLog(
-                self._workdir, job.name, self.reached, plan.total, config.train.batch_size
-            )
+        self._log = self._place.log(job.name, self.reached, plan.total, options.batch_size)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,10 +119,10 @@ class Progress:
         Raises:
           Diverged: the loss or a gradient is NaN or infinite.
         """
-        train = self.job.config.train
-        self._meter.add(measured, train.batch_size)
+        options = self.job.options
+        self._meter.add(measured, options.batch_size)
         self._log.advance()
-        if done % train.log_every == 0 or done in self.plan.stops:
+        if done % options.log_every == 0 or done in self.plan.stops:
             self._check(done)
             rate = float(self.plan.schedule(done - 1))
             self._write(done, "train", **self._meter.means(), learning_rate=rate)
@@ -147,14 +132,14 @@ class Progress:
         """Evaluate the state on validation images, and save it."""
         top1 = 0.0
         if self._val is not None:
-            domain, batch_size = self.job.data.domain, self.job.config.train.batch_size
+            domain, batch_size = self.job.data.domain, self.job.options.batch_size
             variables = replicate(state.variables, self._devices)
             judged = predict_split(
                 self._eval_step, variables, self._val, domain, batch_size, len(self._devices)
             )
-            found = evaluate(judged, self._val.split.targets, self._val.split.left_out)
-            top1 = found["top1"]
-            self._write(done, "val", loss=found["loss"], top1=top1)
+            found = scores_of(judged, self._val.split.targets, self._val.split.left_out)
+            top1 = found.top1
+            self._write(done, "val", loss=found.loss, top1=top1)
         self._meter = Meter(self.index)
         self._save(done, state, top1)
 
@@ -174,8 +159,7 @@ class Progress:
                 f"{diverged}\n{len(self.skipped)} batches have been skipped already.", diverged.step
             )
         self.skipped.append(self.batch(diverged.step - 1))
-        text = json.dumps(self.skipped) + "\n"
-        distributed.by_main(lambda: files.write_atomically(skipped_path(self._folder), text))
+        self._place.skip(self.job.name, self.skipped)
         self._go_on()
         self._log.rewind(self.reached)
         log.warning(
@@ -189,9 +173,10 @@ class Progress:
             good = "there is no checkpoint yet" if latest is None else f"step {latest}"
             raise Diverged(
                 f"{self.job.name}: the loss or a gradient is NaN or infinite in step {step} of "
-                f"{self.plan.total}; last good checkpoint: {good} ({self._folder}). Lower "
-                "config.optim.learning_rate or add config.optim.warmup, in another --workdir; or "
-                "go back and skip the batch: --config.on_nan=rewind.",
+                f"{self.plan.total}; last good checkpoint: {good} "
+                f"({self._place.where(self.job.name)}). Lower learning_rate or add warmup "
+                "(train.py: config.optim.learning_rate, config.optim.warmup), in another workdir; "
+                "or go back and skip the batch: on_nan='rewind' (--config.on_nan=rewind).",
                 step,
             )
 
@@ -200,7 +185,7 @@ class Progress:
 
     def exported(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Return the variables that become the domain (NumPy), and their results."""
-        best = self.job.config.export == "best"
+        best = self.job.options.export == "best"
         step = self._checkpoints.best if best else self._checkpoints.latest
         assert step is not None, "the last step is among the stops"
         if step != int(self.state.step):

@@ -14,9 +14,12 @@ from radapt_jax.utils import files
 
 def facts_of(data: DomainData, plan: Plan) -> dict[str, Any]:
     """Return what a training must go on with as it began."""
-    spec = dataclasses.asdict(data.spec)
-    del spec["dir"]
     images: dict[str, Any] = {name: len(split) for name, split in data.splits.items()}
+    if data.spec is not None:
+        spec = dataclasses.asdict(data.spec)
+        del spec["dir"]
+    else:
+        spec = {name: split.digest for name, split in data.splits.items()}
     images["held out"] = data.held_out.digest if data.held_out.names else None
     facts = {"domain": data.domain.to_json(), "data": spec, "images": images, "decay": plan.decay}
     return json.loads(json.dumps(facts))
@@ -45,10 +48,10 @@ def check_same_facts(
 ) -> None:
     """Raise ValueError with `told`, what differs, and `hint`, unless nothing does."""
     changed = [
-        f"  {part}.{key}: was {before[part].get(key)!r}, is {value!r}"
+        f"  {part}.{key}: was {before.get(part, {}).get(key)!r}, is {value!r}"
         for part, entries in now.items()
         for key, value in entries.items()
-        if before[part].get(key) != value
+        if before.get(part, {}).get(key) != value
     ]
     if changed:
         raise ValueError(f"{told}:\n" + "\n".join(changed) + hint)

@@ -10,6 +10,7 @@ import numpy as np
 from flax import traverse_util
 
 Tree = Mapping[str, Any]
+Variables = Mapping[str, Any]  # collections of a network by name, trees of arrays
 COLLECTIONS = ("params", "adapters", "batch_stats")
 
 

@@ -1,0 +1,116 @@
+"""What a run does: everything that its config says, read once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from radapt_jax.adapters.base import Options
+from radapt_jax.adapters.registry import make_options
+from radapt_jax.compress.ranks import RankRule
+from radapt_jax.data.domain import Domain
+from radapt_jax.data.settle import USUAL
+from radapt_jax.data.spec import DataSpec
+from radapt_jax.evaluation.evaluate import evaluate_family
+from radapt_jax.evaluation.result import Result
+from radapt_jax.family.family import Family
+from radapt_jax.models.backbone import Backbone, Placement
+from radapt_jax.models.spec import ModelSpec
+from radapt_jax.train.options import TrainOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Compression:
+    """How adapters are compressed: the kind they become ("": none is), ranks, and what joins.
+
+    `dense` is a run with the dense adapters of a domain that joins, to start from, or "".
+    """
+
+    kind: str
+    ranks: RankRule
+    dense: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run does; each field is an entry of configs/base.py or made of a few.
+
+    Args:
+      method: the recipe's name.
+      domains: to train.
+      init_from: a finished run, for its shared weights; "": start at random.
+      start: of a domain, "backbone" or "random".
+      source_adapter: the adapter kind that init_from must have; None: any.
+      options: of training.
+      backbone: with its options.
+      adapter: the kind.
+      adapter_options: those of the kind that are not at their defaults.
+      placement: which convolutions carry adapters.
+      compression: of adapters.
+      data: what holds for every domain: fields of a `DataSpec`, and the decay of adapters.
+      by_domain: what is different for some, by name.
+      cache: where decoded images are kept.
+    """
+
+    method: str
+    domains: tuple[str, ...]
+    init_from: str
+    start: str
+    source_adapter: str | None
+    options: TrainOptions
+    backbone: Backbone
+    adapter: str
+    adapter_options: Mapping[str, Any]
+    placement: Placement
+    compression: Compression
+    data: Mapping[str, Any]
+    by_domain: Mapping[str, Mapping[str, Any]]
+    cache: str
+
+    @property
+    def label(self) -> str:
+        """What tables call the method: of the recipe that compresses, which of its two kinds."""
+        return self.compression.kind if self.method == "joint" else self.method
+
+    def network(self, basis: Options | None = None) -> ModelSpec:
+        """Return the network.
+
+        Args:
+          basis: the options of the adapters whose shared variables a family has; None: it has none.
+        """
+        chosen = {**(basis.chosen() if basis else {}), **self.adapter_options}
+        adapter = make_options(self.adapter, **chosen)
+        return ModelSpec(self.backbone, adapter, self.placement)
+
+    def of_domain(self, name: str) -> Mapping[str, Any]:
+        """Return what is different for a domain ({}: nothing)."""
+        return self.by_domain.get(name, {})
+
+    def with_decay(self, domain: Domain) -> Domain:
+        """Return a domain that is trained again, with the decay of adapters asked for now."""
+        own, found = self.of_domain(domain.name), self.data["adapter_decay"]
+        if "adapter_decay" in own:
+            return dataclasses.replace(domain, adapter_decay=own["adapter_decay"])
+        asked = found not in (None, USUAL["adapter_decay"])
+        return dataclasses.replace(domain, adapter_decay=None) if asked else domain
+
+    def check_same_images(self, spec: DataSpec) -> None:
+        """Raise ValueError if a domain is to be compressed on other images than trained it."""
+        wanted = {**self.data, **self.of_domain(spec.name)}
+        for field in ("train_on", "train_fraction", "images_per_class"):
+            if getattr(spec, field) != wanted[field]:
+                raise ValueError(
+                    f"domain {spec.name!r} was trained with {field} {getattr(spec, field)!r}, the "
+                    f"config asks for {wanted[field]!r}. A compressed domain is fine-tuned on the "
+                    "images that it was trained on: set the same."
+                )
+
+    def evaluate(self, family: Family) -> list[Result]:
+        """Evaluate all domains of a family."""
+        return evaluate_family(
+            family,
+            cache_dir=self.cache,
+            batch_size=self.options.batch_size,
+            dtype=self.options.compute_dtype,
+        )

@@ -1,0 +1,167 @@
+"""How a domain is trained: every option, its default, and what it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from radapt_jax.models.spec import DTYPES
+from radapt_jax.train import optim
+from radapt_jax.utils.checks import FLAG, TEXT, check_all, number, one_of, several, whole
+
+DECAY: Mapping[str, float | None] = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
+Called = Callable[[str], str]  # from an option to what messages call it
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """How a domain is trained.
+
+    Args:
+      epochs: passes over the training images.
+      steps: optimiser steps, instead of epochs; 0: as many as `epochs` takes.
+      batch_size: images a step, over all devices.
+      accumulate: parts that a batch is computed in, where it does not fit in memory.
+      together: domains trained at once, on a device each; their filters are frozen.
+      evals: evaluations on validation images, each with a state to resume from.
+      log_every: steps between two rows of metrics.
+      label_smoothing: in [0, 1).
+      sync_norm: take batch statistics over all devices instead of by device.
+      learning_rate: the highest of the schedule.
+      momentum: of SGD.
+      schedule: "steps" or "cosine".
+      drop_at: fractions of the training after which the rate of "steps" drops.
+      drop_by: factor at each drop.
+      warmup: fraction of the training over which the rate rises linearly.
+      decay: weight decay by label: "filters" (the shared 3x3 ones), "adapters", "norms" and "head";
+        None freezes. Labels that are left out are as in `DECAY`.
+      seed: of fresh variables, batches and dropout.
+      dtype: of the computation, "float32" or "bfloat16".
+      on_nan: "stop", or "rewind": go back to the last checkpoint and skip the batch.
+      export: which state becomes the domain: "latest", or "best" on validation images.
+      on_device: keep decoded images in the device's memory.
+
+    Raises:
+      ValueError: an option outside these ranges.
+    """
+
+    epochs: float = 120.0
+    steps: int = 0
+    batch_size: int = 128
+    accumulate: int = 1
+    together: int = 1
+    evals: int = 20
+    log_every: int = 50
+    label_smoothing: float = 0.0
+    sync_norm: bool = False
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    schedule: str = "steps"
+    drop_at: tuple[float, ...] = (80 / 120, 100 / 120)
+    drop_by: float = 0.1
+    warmup: float = 0.0
+    decay: Mapping[str, float | None] = dataclasses.field(default_factory=lambda: DECAY)
+    seed: int = 0
+    dtype: str = "float32"
+    on_nan: str = "stop"
+    export: str = "latest"
+    on_device: bool = False
+
+    def __post_init__(self) -> None:
+        check_all(vars(self), KINDS, "training: ")
+        if unknown := sorted(set(self.decay) - set(optim.LABELS)):
+            raise ValueError(
+                f"training: found decay of {unknown}; expected some of {list(optim.LABELS)}."
+            )
+        object.__setattr__(self, "decay", {**DECAY, **self.decay})
+        check_all(self.decay, dict.fromkeys(optim.LABELS, optim.DECAY), "weight decay: ")
+        self.rate(100)
+
+    @property
+    def compute_dtype(self) -> Any:
+        return DTYPES[self.dtype]
+
+    @property
+    def trains_filters(self) -> bool:
+        """Whether the shared filters are trained too, so that the domain has its own."""
+        return self.decay["filters"] is not None
+
+    def rate(self, total_steps: int) -> optax.Schedule:
+        """Return the learning rate by step."""
+        return optim.make_schedule(
+            self.schedule,
+            self.learning_rate,
+            total_steps,
+            drop_at=self.drop_at,
+            drop_by=self.drop_by,
+            warmup=self.warmup,
+        )
+
+
+KINDS = {
+    "epochs": number("[0, 1e6]"),
+    "steps": whole(0),
+    **{name: whole(1) for name in ("batch_size", "accumulate", "together", "evals", "log_every")},
+    "label_smoothing": number("[0, 1)"),
+    "sync_norm": FLAG,
+    "learning_rate": optim.RATE,
+    "momentum": number("[0, 1)"),
+    "schedule": TEXT,
+    "drop_at": several(number("[0, 1]")),
+    "drop_by": optim.DROP,
+    "warmup": number("[0, 1]"),
+    "seed": whole(0),
+    "dtype": one_of(*DTYPES),
+    "on_nan": one_of("stop", "rewind"),
+    "export": one_of("latest", "best"),
+    "on_device": FLAG,
+}
+
+
+def check_place(
+    options: TrainOptions, devices: int, processes: int = 1, called: Called = "options.{}".format
+) -> None:
+    """Raise ValueError for options that do not go with one another, or with the devices.
+
+    Args:
+      options: of the training.
+      devices: number of devices that share a batch, those of all processes together.
+      processes: how many there are.
+      called: what messages call an option.
+    """
+    if options.batch_size % (devices * options.accumulate):
+        raise ValueError(
+            f"found {called('batch_size')} {options.batch_size}; expected a positive multiple of "
+            f"the {devices} devices that share a batch, times {called('accumulate')} "
+            f"({options.accumulate})."
+        )
+    together = f"found {called('together')} {options.together}"
+    if options.together > 1 and (options.trains_filters or options.on_device):
+        raise ValueError(
+            f"{together}; domains are trained at once where their filters are frozen "
+            f"({called('decay')}.filters is None) and their images are not kept on the device "
+            f"({called('on_device')} is False)."
+        )
+    if options.together > 1 and processes > 1:
+        raise ValueError(
+            f"{together} and {processes} processes; domains are trained at once by one process. "
+            f"Set {called('together')} to 1, or start a run for some of the domains on each host."
+        )
+    if options.steps == 0 and options.epochs == 0:
+        raise ValueError(
+            f"found {called('steps')} {options.steps} and epochs {options.epochs}; expected a "
+            "positive number of either."
+        )
+
+
+def check_export(options: TrainOptions, domain: str, has_val: bool) -> None:
+    """Raise ValueError if the best state is to be exported, and nothing tells which that is."""
+    if options.export == "best" and not has_val:
+        raise ValueError(
+            f"{domain}: export is 'best', and there are no validation images to tell which is. Set "
+            "export to 'latest' (train.py: config.export), or leave images for validation "
+            "(config.data.train_on='train' and config.data.val_fraction above 0)."
+        )
