@@ -106,11 +106,12 @@ def test_example_on_a_quickstart_family(clone):
         command = command.replace("\\\n", " ").replace("$(QUICK)", "runs/quickstart")
         if ":linear" not in command:
             run(clone, [*shlex.split(command), *LESS, f"--config.data.cache={clone / 'cache'}"])
-    swap, restore = blocks("python")
-    assert len(swap.strip().splitlines()) <= 16
+    swap, restore, fit = blocks("python")
+    assert max(len(swap.strip().splitlines()), len(fit.strip().splitlines())) <= 16
     printed = run(clone, ["-c", swap])
     assert [line.split()[0] for line in printed.splitlines()] == ["digits", "surfaces"]
     assert run(clone, ["-c", restore]).strip() == "(32, 10)"
+    assert "count=500" in run(clone, ["-c", fit.replace("steps=100", "steps=2")])
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
         if "runs/quickstart" in command and arguments[0] == "train.py":

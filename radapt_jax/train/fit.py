@@ -101,8 +101,7 @@ def fit(
     check_export(options, name, "val" in data.splits)
     variables = start_variables(family, spec, name, data.domain.num_classes, options.seed)
     job = Job(options, data, spec, variables, method or _method(spec, options))
-    history = _train(job, family, workdir, bar=progress)
-    return history
+    return _train(job, family, workdir, bar=progress)
 
 
 def _train(job: Job, family: Family, workdir: str | Path | None, *, bar: bool) -> History:
@@ -165,9 +164,8 @@ def _method(spec: ModelSpec, options: TrainOptions) -> str:
 
 def _began_with(job: Job, family: Family) -> dict[str, Any]:
     """Return what a training in a workdir must keep, beside its domain and images."""
-    chosen = {key: it for key, it in vars(job.options).items() if key not in FREE}
     return {
-        "options": {**chosen, "drop_at": list(job.options.drop_at)},
+        "options": {key: it for key, it in vars(job.options).items() if key not in FREE},
         "network": job.spec.to_json(),
         "family": {"shared": family.shared.fingerprint(joint=True)},
     }

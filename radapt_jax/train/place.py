@@ -79,7 +79,7 @@ class InWorkdir:
 
     def begin(self, name: str, facts: Mapping[str, Any]) -> None:
         path = self._folder(name).with_name(f"{name}.json")
-        now = {**facts, **self._also}
+        now = json.loads(json.dumps({**facts, **self._also}, default=lambda it: it.item()))
         distributed.by_main(lambda: check_resumed(path, name, now))
 
     def checkpoints(self, name: str, leave_out: Collection[str]) -> Checkpoints:
