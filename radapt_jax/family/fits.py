@@ -1,4 +1,4 @@
-"""Whether a domain belongs to a family's shared weights."""
+"""Checks that a domain belongs to a family's shared weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from radapt_jax.family.shared import Shared
 
 
 def check_fits(name: str, member: Member, shared: Shared, fingerprint: str) -> None:
-    """Raise ValueError, with both sides shown, unless a domain was trained on shared weights.
+    """Raise ValueError, showing both sides, unless a domain was trained on these shared weights.
 
     Args:
       name: of the domain, for the message.
       member: the domain.
       shared: the family's weights.
-      fingerprint: of those among them that the domain stands on.
+      fingerprint: of the shared weights that the domain uses.
     """
     if member.spec.backbone != shared.backbone:
         raise ValueError(
@@ -27,7 +27,7 @@ def check_fits(name: str, member: Member, shared: Shared, fingerprint: str) -> N
         basis = shared.basis and shared.basis.served()
         if member.spec.adapter.served() != basis:
             raise ValueError(
-                f"domain {name!r} stands on another shared basis than this family has.\n"
+                f"domain {name!r} uses another shared basis than this family has.\n"
                 f"  this family:  {_described(basis)}\n"
                 f"  the domain:   {_described(member.spec.adapter.served())}\n"
                 "Load the compressed family it was trained with."
@@ -43,7 +43,7 @@ def check_fits(name: str, member: Member, shared: Shared, fingerprint: str) -> N
 
 
 def _described(basis: Options | None) -> str:
-    """Describe a basis in a few words."""
+    """Return a basis in a few words."""
     if basis is None:
         return "no shared basis"
     text = ", ".join(f"{key} {it}" for key, it in basis.to_json().items())
