@@ -154,7 +154,7 @@ def load_splits(
         holdout.check_record(record, spec.name, there, cut=cut)
     if empty := sorted(set(range(len(source.classes))) - set(splits["train"].targets.tolist())):
         log.warning(
-            "%s: %d of %d classes, such as %r, have no training images that can be read; they "
+            "%s: %d of %d classes have no training images that can be read, such as %r; they "
             "cannot be learnt.",
             spec.name,
             len(empty),
