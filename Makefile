@@ -1,11 +1,11 @@
 # make quickstart    a family on real images, in minutes (runs/quickstart)
 # make test          the tests
-# make test-faults   kills real runs at random moments, at least 20 times, and compares their ends
+# make test-faults   kills real runs at random moments, at least 20 times, and compares the results
 # make check         what CI runs: lint, types, tests on the newest and the oldest JAX, quickstart
-# make bench         measures speed on this CPU, and draws tables (PEER=PYTHON, one that has PyTorch,
-#                    for comparison); the tree has to be a commit's
-# make bench-gpu     training on a GPU, in bfloat16, with an environment of its own
-# make tables        draws the tables and pictures of README and docs from the CSV files anew
+# make bench         measures speed on this CPU and redraws the tables; needs a clean work tree
+#                    (PEER=PYTHON, a Python with PyTorch, adds a comparison)
+# make bench-gpu     measures training on a GPU, in bfloat16, in an environment of its own
+# make tables        redraws the tables and pictures of README and docs from the CSV files
 # make clean         removes the environments; runs/ stays
 
 PYTHON ?= $(shell sh tools/find_python.sh 3.12 3.13 3.11)
@@ -32,7 +32,7 @@ test: $(VENV)/.dev
 test-faults: $(VENV)/.dev
 	$(RUN) tests/faults.py
 
-# Without the slowest: the README's commands, kills, and the decathlon's recipes.
+# Without the slowest tests: the README's commands, killed runs, and the decathlon's recipes.
 test-oldest: $(OLDEST_VENV)/.dev
 	$(OLDEST_VENV)/bin/python -m pytest \
 	  $(foreach name,readme faults decathlon,--ignore=tests/test_$(name).py)
@@ -71,7 +71,7 @@ $(OLDEST_VENV)/.dev: pyproject.toml tools/lower_bounds.py
 	$(OLDEST_VENV)/bin/python -m pip install --quiet -c $(OLDEST_VENV)/constraints.txt -e . --group dev
 	touch $@
 
-# The allocator takes huge pages, for ours and for the peer; see docs/performance.md.
+# The allocator uses huge pages, for our code and for the peer's; see docs/performance.md.
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368
 
 bench: $(VENV)/.runtime

@@ -9,26 +9,26 @@ from ml_collections import config_dict
 def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.method = ""  # for tables: the recipe's name, which is checked, or one of your own
-    config.domains = ""  # comma-separated; each is trained in turn
-    config.init_from = ""  # a finished run, for its shared weights; "": start at random
+    config.domains = ""  # comma-separated; trained one after another
+    config.init_from = ""  # workdir of a finished run with shared weights; "": start at random
     config.start = "backbone"  # a domain's first weights: "backbone" (init_from's) or "random"
-    config.train_fraction = 1.0  # of each class's training images, for transfer curves
-    config.images_per_class = 0  # the most that are used; 0: no limit
-    config.source_adapter = config_dict.placeholder(str)  # kind init_from must have; None: any
+    config.train_fraction = 1.0  # share of each class's training images, for transfer curves
+    config.images_per_class = 0  # the most training images of a class; 0: no limit
+    config.source_adapter = config_dict.placeholder(str)  # kind that init_from must have; None: any
     config.seed = 0
 
     config.backbone = config_dict.ConfigDict()
     config.backbone.name = "resnet26"
-    config.backbone.width = 1.0  # channel multiplier, of backbones that have one; resnet26: n/32
+    config.backbone.width = 1.0  # channel multiplier, if the backbone has one; resnet26: n/32
     config.backbone.options = config_dict.ConfigDict()  # its other options, if it has any
     config.backbone.dtype = "float32"  # of the computation: "float32" or "bfloat16"
 
     config.adapter = config_dict.ConfigDict()
     config.adapter.kind = "none"  # "none", "series", "parallel", "low_rank" or "joint"
-    config.adapter.stages = "early,mid,late"  # which carry adapters; the stem goes with early
-    config.adapter.convs = "first,second"  # which convolutions of a block do
-    # Options of the kind, those that are not here at their defaults (radapt_jax/adapters): init
-    # "zeros" or "he_normal"; parallel and low-rank: dropout (first, second); low-rank: ranks.
+    config.adapter.stages = "early,mid,late"  # stages with adapters; the stem goes with early
+    config.adapter.convs = "first,second"  # convolutions of a block with adapters
+    # Options of the kind; others keep their defaults (see radapt_jax/adapters): init "zeros" or
+    # "he_normal"; parallel and low-rank: dropout (first, second); low-rank: ranks.
     config.adapter.options = config_dict.ConfigDict()
 
     config.compress = config_dict.ConfigDict()
@@ -37,38 +37,36 @@ def get_config() -> config_dict.ConfigDict:
     config.compress.share = 0.5  # uniform: rank over full rank of a layer
     config.compress.energy = 0.9  # energy: share of a layer's squared singular values to keep
     config.compress.budget = 0  # budget: parameters of all β and γ; 0: as many as uniform takes
-    config.compress.dense = (
-        ""  # for a domain that joins: a run with its dense adapters, to start from
-    )
+    config.compress.dense = ""  # to join a family: a run with the domain's dense adapters
 
     config.data = config_dict.ConfigDict()
     config.data.source = "folder"  # "folder", "tfds", "decathlon" or "embedded"
-    config.data.dir = "data"  # holds <domain>/<split>/<class>/<image>, or tfds datasets
-    config.data.cache = "~/.cache/radapt_jax"  # decoded images
+    config.data.dir = "data"  # folder of <domain>/<split>/<class>/<image>, or of tfds datasets
+    config.data.cache = "~/.cache/radapt_jax"  # folder for decoded images
     config.data.resize = 72  # shorter side of the decoded image, pixels
     config.data.size = 64  # side of the square the network sees, pixels; a multiple of 8
     config.data.squash = False  # resize to a square, whatever the aspect ratio
-    config.data.val_fraction = 0.1  # of train, where a domain has no validation split
-    config.data.train_on = "train"  # or "train+val": no validation images are left then
+    config.data.val_fraction = 0.1  # share of train, if a domain has no validation split
+    config.data.train_on = "train"  # or "train+val", which leaves no validation images
     config.data.max_unreadable = 0.001  # share of a split's images that may be left out
     config.data.on_device = False  # keep decoded images in the device's memory
     # By domain: source, dir, dataset, size, resize, squash, val, val_fraction, train_on,
     # train_fraction, images_per_class, subset, max_unreadable, mean, std, crop, flip,
     # adapter_decay. For instance config.options.svhn = {"flip": False}. {"facts": "svhn"} asks for
     # crop, flip and adapter decay of that domain of the decathlon (source "decathlon" has them).
-    # They stand in for size 64 and resize 72, and for adapter decay 5e-4; what is set otherwise
-    # stays, and the options of a domain win over both.
+    # These replace size 64, resize 72 and adapter decay 5e-4; any other value that is set stays,
+    # and the options of a domain override everything.
     config.options = config_dict.ConfigDict()
 
     config.train = config_dict.ConfigDict()
-    config.train.batch_size = 128  # images a step, over all devices
-    config.train.accumulate = 1  # parts a batch is computed in, where it does not fit in memory
-    config.train.together = 1  # domains trained at once, on a device each; their filters are frozen
+    config.train.batch_size = 128  # images in a step, over all devices
+    config.train.accumulate = 1  # parts in which a batch is computed, if it does not fit in memory
+    config.train.together = 1  # domains trained at once, each on its own device; frozen filters
     config.train.epochs = 120.0
-    config.train.steps = 0  # instead of epochs, where above 0
+    config.train.steps = 0  # if above 0, instead of epochs
     config.train.evals = 20  # evaluations (and checkpoints) in a run
     config.train.label_smoothing = 0.0  # in [0, 1)
-    config.train.sync_norm = False  # batch statistics over all devices instead of by device
+    config.train.sync_norm = False  # batch statistics over all devices, not for each device
     config.train.log_every = 50  # steps
 
     config.optim = config_dict.ConfigDict()
@@ -77,8 +75,8 @@ def get_config() -> config_dict.ConfigDict:
     config.optim.schedule = "steps"  # or "cosine"
     config.optim.drop_at = (80 / 120, 100 / 120)  # fractions of the run
     config.optim.drop_by = 0.1  # factor at each drop
-    config.optim.warmup = 0.0  # fraction of the run with a linearly rising rate
-    # Weight decay by label; None freezes. References stay numbers where a recipe sets None.
+    config.optim.warmup = 0.0  # fraction of the run in which the rate rises linearly
+    # Weight decay by label; None freezes. References stay numbers when a recipe sets None.
     config.optim.decay = config_dict.ConfigDict()
     config.optim.decay.filters = config_dict.placeholder(float)  # shared 3x3 filters
     config.optim.decay.adapters = config_dict.FieldReference(5e-4)  # a domain may set its own

@@ -254,11 +254,11 @@ REFUSED_FOLDERS = {
     "unreadable, too many": (broken, r"1 of 4 images of train cannot be read.*max_unreadable"),
     "unreadable, all": (
         lambda root: broken(root, 4),
-        "none of 4 images .*; mend.*0.png",
+        "none of 4 images .*; repair.*0.png",
     ),
     "class names that are no JSON": (meta("{"), "meta.json cannot be read.*class_names"),
     "class names in no object": (meta("[]"), "meta.json cannot be read"),
-    "class names in no list": (meta('{"class_names": 5}'), "class_names is 5.*mend or remove"),
+    "class names in no list": (meta('{"class_names": 5}'), "class_names is 5.*repair or remove"),
     "no tar file": (
         lambda root: (root / "d.tar").write_bytes(b"nothing of the kind"),
         "d.tar cannot be read.*fetch it again",
@@ -270,7 +270,7 @@ REFUSED_FOLDERS = {
     ),
     "a tar file cut between images": (
         lambda root: tar_of(root / "d.tar", *PAIR, end=1024),
-        "d.tar cannot be read: it ends within",
+        "d.tar cannot be read: it has no end mark",
     ),
     "a cut tar.gz": (
         lambda root: tar_of(root / "d.tar.gz", *PAIR, end=150),

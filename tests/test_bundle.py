@@ -346,7 +346,7 @@ def test_a_renamed_source_is_the_source(merge):
         ("nobody=x", "no such domain; expected one of .*a:digits, .*b:digits"),
         ("{a}/other:digits=x", "no such domain"),
         ("{b}:faces=x", "no such domain"),
-        ("digits=x", "2 such domains; say --rename {a}:digits=NEW or --rename {b}:digits=NEW"),
+        ("digits=x", "2 such domains; use --rename {a}:digits=NEW or --rename {b}:digits=NEW"),
         ("digits", "expected OLD=NEW or WORKDIR:OLD=NEW"),
         ("=x", "expected OLD=NEW"),
         ("{b}:digits=", "expected OLD=NEW"),

@@ -180,7 +180,7 @@ def test_missing_doubled_and_foreign_images_are_named(truth, run):
             run([*right(truth, "dtd"), *given])
         assert str(error.value).startswith(
             f"error: domain 'svhn': the labels are of {len(answers):,} images, the answers of "
-            f"{len(given):,}: {faults}. Expected one answer to each test image"
+            f"{len(given):,}: {faults}. Expected one answer for each test image"
         )
 
 

@@ -1,4 +1,4 @@
-"""Compression of a whole family: its dense adapters become low-rank, alone or jointly."""
+"""Compression of a family: its dense adapters become low-rank, each domain alone or all jointly."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ def _dense_kinds() -> str:
 
 
 def factors_of(kind: str) -> tuple[str, str]:
-    """Return the leaves β and γ of a kind in `targets()`."""
+    """Return the names of the variables β and γ of a kind in `targets()`.
+
+    Raises:
+      KeyError: there is no such kind.
+    """
     found = KINDS[kind].factors
     assert found is not None
     return found
 
 
 def compressible(family: Family) -> list[str]:
-    """Return the domains with dense adapters on the shared weights."""
+    """Return the names of the domains with dense adapters on the shared weights."""
     return [
         name
         for name in family.domains
@@ -44,7 +48,7 @@ def compressible(family: Family) -> list[str]:
 
 
 def kernels(member: Member) -> Matrices:
-    """Return the dense adapters α of a domain, by convolution.
+    """Return the dense adapters α of a domain by convolution, each (inputs, outputs).
 
     Raises:
       ValueError: it has none.
@@ -61,10 +65,11 @@ def kernels(member: Member) -> Matrices:
 
 
 def alphas_of(family: Family, domains: Sequence[str] | None = None) -> dict[str, Matrices]:
-    """Return the dense adapters of domains (default: all that have them).
+    """Return the dense adapters by domain (default: all domains that have them).
 
     Raises:
-      ValueError: there are none.
+      KeyError: there is no such domain.
+      ValueError: there are none, or a domain has none.
     """
     names = compressible(family) if domains is None else domains
     if not names:
@@ -81,15 +86,15 @@ def svd(
     """Compress one domain alone: α ≈ β γᵀ, the best approximation of each rank.
 
     Args:
-      domain: with dense adapters, or these alone: `{convolution: α}`.
-      rank: one number for all layers (at most the full rank is taken), a share of the full rank
-        (a float in (0, 1]), or ranks by convolution.
+      domain: one with dense adapters, or only the adapters: `{convolution: α}`.
+      rank: one number for all layers (limited to the full rank), a share of the full rank (a float
+        in (0, 1]), or ranks by convolution.
 
     Returns:
       `{convolution: (β, γᵀ)}` of shapes (inputs, K) and (K, outputs).
 
     Raises:
-      ValueError: no dense adapters, or a rank or share out of range.
+      ValueError: there are no dense adapters, or a rank or share is missing or out of range.
     """
     return truncate(kernels(domain) if isinstance(domain, Member) else dict(domain), rank)
 
@@ -100,14 +105,16 @@ def compress_family(
     """Return a family with compressed adapters; nothing is trained.
 
     Args:
-      family: with dense adapters; stays as it is.
-      kind: "joint" (one β for all domains, in the shared weights) or "low_rank" (each its own).
-      ranks: see `rank_rule`; sees the spectra of all domains together, or of each alone.
-      domains: which to compress (default: all with dense adapters). The others are kept as they
-        are.
+      family: with dense adapters; it stays unchanged.
+      kind: "joint" (one β for all domains, in the shared weights) or "low_rank" (each has its own).
+      ranks: see `rank_rule`; it gets the spectra of all domains together ("joint"), or of each
+        domain alone ("low_rank").
+      domains: which to compress (default: all with dense adapters). The others stay unchanged.
 
     Raises:
-      ValueError: nothing to compress, an unknown kind, or a family that shares β already.
+      KeyError: there is no such domain.
+      ValueError: there is nothing to compress, the kind is unknown, or the family already shares a
+        β.
     """
     if kind not in targets():
         raise ValueError(f"found compression {kind!r}; expected one of {targets()}.")
@@ -132,7 +139,7 @@ def compress_family(
 def _each(
     family: Family, kind: str, alphas: Mapping[str, Matrices], ranks: RankRule
 ) -> list[Member]:
-    """Compress every domain alone; a budget is for all of them together."""
+    """Compress each domain alone; a budget counts for all of them together."""
     own_spectra = {
         (name, conv): spectrum
         for name, own in alphas.items()
@@ -154,12 +161,12 @@ def _each(
 
 
 def _integers(ranks: Mapping[str, int]) -> dict[str, int]:
-    """Return ranks as Python's integers, which a card can hold; a rule may give NumPy's."""
+    """Return ranks as Python integers, for the card; a rule may return NumPy's."""
     return {conv: int(rank) for conv, rank in ranks.items()}
 
 
 def _placed(leaves: Mapping[str, Matrices]) -> dict[str, np.ndarray]:
-    """Return variables of adapters by path, from `{leaf: {convolution: matrix}}`."""
+    """Return `{leaf: {convolution: matrix}}` as adapters' variables by path."""
     return {
         f"{conv}/{NAME}/{leaf}": np.asarray(matrix)
         for leaf, matrices in leaves.items()
@@ -168,7 +175,7 @@ def _placed(leaves: Mapping[str, Matrices]) -> dict[str, np.ndarray]:
 
 
 def with_leaves(tree: trees.Tree, leaves: Mapping[str, Any], *, drop: str = "") -> dict[str, Any]:
-    """Return a collection with some leaves added, and those that end in `drop` taken out."""
+    """Return a collection with `leaves` added, and without those whose paths end in `drop`."""
     kept = {
         path: leaf
         for path, leaf in trees.flatten(tree).items()
@@ -180,7 +187,7 @@ def with_leaves(tree: trees.Tree, leaves: Mapping[str, Any], *, drop: str = "") 
 def with_factors(
     member: Member, kind: str, ranks: Mapping[str, int], leaves: Mapping[str, Matrices]
 ) -> Member:
-    """Return a member whose dense adapters are replaced by factors, `{leaf: matrices}`."""
+    """Return a member with factors, `{leaf: {convolution: matrix}}`, in place of dense adapters."""
     adapters = with_leaves(
         member.variables["adapters"],
         _placed(leaves),
@@ -201,15 +208,16 @@ def join(family: Family, member: Member) -> tuple[Member, float]:
     """Express a dense domain in the β of a jointly compressed family, by least squares.
 
     Args:
-      family: jointly compressed.
-      member: with dense adapters, trained on the same filters.
+      family: a jointly compressed one.
+      member: a domain with dense adapters, trained on the same filters.
 
     Returns:
-      The member with γ in place of α, to be added to the family and fine-tuned, and the relative
-      error ‖α - β γᵀ‖ / ‖α‖ that it starts with.
+      The member with γ in place of α, ready to be added to the family and fine-tuned, and its
+      relative error ‖α - β γᵀ‖ / ‖α‖.
 
     Raises:
-      ValueError: the family shares no β, or the member belongs to other filters.
+      ValueError: the family shares no β, or the member has no dense adapters, was trained on other
+        filters or has adapters on other convolutions.
     """
     basis: Any = family.shared.basis
     if basis is None:
@@ -217,7 +225,8 @@ def join(family: Family, member: Member) -> tuple[Member, float]:
     if member.shared not in (None, family.fingerprint):
         raise ValueError(
             f"domain {member.domain.name!r} was trained on filters of sha256 "
-            f"{str(member.shared)[:12]}..., the family has {family.fingerprint[:12]}...."
+            f"{str(member.shared)[:12]}..., but the family has {family.fingerprint[:12]}.... Train "
+            "it on this family's filters."
         )
     beta, gamma = factors_of(basis.kind)
     alphas = kernels(member)
@@ -225,7 +234,8 @@ def join(family: Family, member: Member) -> tuple[Member, float]:
     if alphas.keys() != betas.keys():
         raise ValueError(
             f"domain {member.domain.name!r} has adapters on other convolutions than the family's "
-            f"β: {sorted(alphas.keys() ^ betas.keys())[:3]}."
+            f"β: {sorted(alphas.keys() ^ betas.keys())[:3]} are on one side only. Train it with "
+            "the family's stages and convs."
         )
     gammas, error = project(alphas, betas)
     return with_factors(member, basis.kind, basis.ranks, {gamma: gammas}), error

@@ -1,4 +1,4 @@
-"""How ranks are chosen: uniform, by energy, or the best under a budget."""
+"""Rules that choose ranks: uniform, by energy, or the best under a budget of parameters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from radapt_jax.compress.svd import Matrices, factorise, stack
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
-    """Singular values of one layer's adapters, and what one more rank costs there.
+    """Singular values of one layer's adapters, and the cost of one rank there.
 
     Args:
-      values: in descending order, as many as the full rank.
-      cost: parameters of one rank over all domains: inputs + domains · outputs.
+      values: float (full rank,), in descending order.
+      cost: parameters that one rank takes over all domains: inputs + domains · outputs.
     """
 
     values: np.ndarray
@@ -31,10 +31,11 @@ def rank_rule(how: str, *, share: float = 0.5, energy: float = 0.9, budget: int 
     """Return the function that chooses ranks from spectra.
 
     Args:
-      how: "uniform" (K = share · C), "energy" (the smallest K that keep a share of each layer's
-        energy) or "budget" (the most energy for a number of parameters).
-      share, energy: as above, in (0, 1].
-      budget: parameters of all β and γ; 0: as many as "uniform" takes.
+      how: "uniform" (K = share · C), "energy" (the smallest K that keeps a share of each layer's
+        energy) or "budget" (the most energy that a number of parameters can keep).
+      share: of the full rank, for "uniform", in (0, 1].
+      energy: share of each layer's squared singular values, for "energy", in (0, 1].
+      budget: parameters of all β and γ, for "budget"; 0: as many as "uniform" takes.
 
     Raises:
       ValueError: an unknown rule.
@@ -53,7 +54,14 @@ def rank_rule(how: str, *, share: float = 0.5, energy: float = 0.9, budget: int 
 
 
 def spectra(domains: Sequence[Matrices]) -> dict[str, Spectrum]:
-    """Return the spectrum of each convolution's stacked adapters; of one domain, of its own."""
+    """Return the spectrum of each convolution's adapters, stacked over the domains.
+
+    Args:
+      domains: the adapters of each, `{convolution: α}` with α of shape (inputs, outputs).
+
+    Raises:
+      ValueError: the domains do not have adapters on the same convolutions.
+    """
     found = {}
     for name, (u, s, _) in factorise(stack(domains)).items():
         outputs = domains[0][name].shape[1]
@@ -64,14 +72,22 @@ def spectra(domains: Sequence[Matrices]) -> dict[str, Spectrum]:
 
 
 def uniform_ranks(spectra: Mapping[str, Spectrum], share: float = 0.5) -> dict[str, int]:
-    """Return K = share · C for every layer of full rank C; the paper's share is 1/2."""
+    """Return K = share · C for every layer of full rank C; the paper uses a share of 1/2.
+
+    Raises:
+      ValueError: the share is not in (0, 1].
+    """
     return {
         name: rank_of(share, name, len(it.values), len(it.values)) for name, it in spectra.items()
     }
 
 
 def energy_ranks(spectra: Mapping[str, Spectrum], energy: float) -> dict[str, int]:
-    """Return for every layer the smallest K that keeps a share of its squared singular values."""
+    """Return for every layer the smallest K that keeps a share of its squared singular values.
+
+    Raises:
+      ValueError: the share `energy` is not in (0, 1].
+    """
     if not 0 < energy <= 1:
         raise ValueError(f"found an energy share of {energy}; expected one in (0, 1].")
     found = {}
@@ -83,16 +99,17 @@ def energy_ranks(spectra: Mapping[str, Spectrum], energy: float) -> dict[str, in
 
 
 def budget_ranks(spectra: Mapping[str, Spectrum], budget: int) -> dict[str, int]:
-    """Choose the ranks of all layers together, so that the kept energy is largest.
+    """Choose the ranks of all layers together, so that as much energy as possible is kept.
 
-    Ranks are taken in the order of energy per parameter, as long as they fit: at most the energy
-    of one rank below the optimum. Every layer gets one rank at least.
+    Ranks are taken in the order of energy per parameter, as long as they fit; the result is less
+    than the energy of one rank below the optimum. Every layer gets at least one rank.
 
     Args:
+      spectra: by convolution.
       budget: parameters of all β and γ, over all domains.
 
     Raises:
-      ValueError: the budget is below one rank a layer.
+      ValueError: the budget does not cover one rank for each layer.
     """
     least = sum(spectrum.cost for spectrum in spectra.values())
     if budget < least:
@@ -113,17 +130,25 @@ def budget_ranks(spectra: Mapping[str, Spectrum], budget: int) -> dict[str, int]
             ranks[name] += 1
             left -= spectra[name].cost
         else:
-            full.add(name)  # its later ranks would gain less at the same cost
+            full.add(name)  # later ranks gain less at the same cost
     return ranks
 
 
 def parameters(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int]) -> int:
-    """Return the parameters of all β and γ at these ranks."""
+    """Return how many parameters all β and γ have at these ranks.
+
+    Raises:
+      KeyError: `ranks` lacks a convolution.
+    """
     return sum(spectrum.cost * ranks[name] for name, spectrum in spectra.items())
 
 
 def relative_error(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int]) -> float:
-    """Return ‖α - β γᵀ‖ / ‖α‖ over all layers and domains, from the spectra (Eckart, Young)."""
+    """Return ‖α - β γᵀ‖ / ‖α‖ over all layers and domains, from the spectra (Eckart and Young).
+
+    Raises:
+      KeyError: `ranks` lacks a convolution.
+    """
     squares = {name: np.square(it.values.astype(np.float64)) for name, it in spectra.items()}
     lost = sum(values[ranks[name] :].sum() for name, values in squares.items())
     whole = sum(values.sum() for values in squares.values())

@@ -1,7 +1,7 @@
 """Low-rank and joint compression of parallel adapters (CVPR 2018, section 3.4).
 
-All functions take adapter kernels as `{convolution: α}` with α of shape (inputs, outputs), the
-matrix of x ↦ x α, and ranks as `{convolution: K}`.
+Adapter kernels are `{convolution: α}` with α of shape (inputs, outputs), the matrix of x ↦ x α;
+ranks are `{convolution: K}`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Matrices = dict[str, np.ndarray]
 
 
 def factorise(matrices: Matrices) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Return U, singular values and Vᵀ of each matrix; one batched SVD for each shape."""
+    """Return U, the singular values and Vᵀ of each matrix, by one batched SVD for each shape."""
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for name, matrix in matrices.items():
         by_shape.setdefault(matrix.shape, []).append(name)
@@ -33,7 +33,11 @@ def factorise(matrices: Matrices) -> dict[str, tuple[np.ndarray, np.ndarray, np.
 
 
 def truncate(alphas: Matrices, rank: Ranks | int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the best approximation of each rank, α ≈ β γᵀ; see `compress.family.svd`."""
+    """Return (β, γᵀ) of the best approximation of each rank, α ≈ β γᵀ; see `compress.family.svd`.
+
+    Raises:
+      ValueError: a rank or share is missing or out of range.
+    """
     if isinstance(rank, numbers.Integral):
         check("rank", rank, whole(1))
         rank = int(rank)
@@ -45,7 +49,7 @@ def truncate(alphas: Matrices, rank: Ranks | int) -> dict[str, tuple[np.ndarray,
 
 
 def stack(domains: Sequence[Matrices]) -> Matrices:
-    """Return [α_1 ... α_T] of each convolution, (inputs, T · outputs).
+    """Return [α_1 ... α_T] for each convolution, (inputs, T · outputs).
 
     Raises:
       ValueError: the domains do not have adapters on the same convolutions.
@@ -67,7 +71,12 @@ def joint_svd(
     """Compress several domains together: α_t ≈ β γ_tᵀ with β = U Σ shared by all.
 
     Returns:
-      `{convolution: β}`, (inputs, K), and `{domain: {convolution: γᵀ}}`, (K, outputs).
+      `{convolution: β}` of shapes (inputs, K), and `{domain: {convolution: γᵀ}}` of shapes
+      (K, outputs).
+
+    Raises:
+      KeyError: `ranks` lacks a convolution.
+      ValueError: the domains do not have adapters on the same convolutions.
     """
     shared: Matrices = {}
     gammas: dict[str, Matrices] = {domain: {} for domain in domains}
@@ -80,10 +89,18 @@ def joint_svd(
 
 
 def project(alphas: Matrices, betas: Matrices) -> tuple[Matrices, float]:
-    """Express a domain's dense adapters in a family's β: least squares, layer by layer.
+    """Express a domain's dense adapters in a family's β, by least squares for each layer.
+
+    Args:
+      alphas: `{convolution: α}`, each (inputs, outputs).
+      betas: `{convolution: β}`, each (inputs, K).
 
     Returns:
-      `{convolution: γᵀ}` and the relative error ‖α - β γᵀ‖ / ‖α‖ over all layers.
+      `{convolution: γᵀ}`, each (K, outputs), and the relative error ‖α - β γᵀ‖ / ‖α‖ over all
+      layers.
+
+    Raises:
+      KeyError: `betas` lacks a convolution.
     """
     gammas = {
         name: np.linalg.lstsq(betas[name], alpha, rcond=None)[0] for name, alpha in alphas.items()

@@ -1,6 +1,6 @@
-"""Networks from elsewhere; one file for each origin.
+"""Imports networks from elsewhere, one file for each origin.
 
-Start with `original`: weights of the authors' PyTorch code as variables, or as a family.
+Start with `original`: weights of the authors' PyTorch code become variables, or a family.
 """
 
 from radapt_jax.convert.original import family_of_original, import_original

@@ -1,4 +1,4 @@
-"""Import of networks trained with the original PyTorch code."""
+"""Imports networks trained with the original PyTorch code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NORM = {
 
 
 def _layer(name: str) -> tuple[str, str]:
-    """Return the conv's and the norm's path of `pre_layers_conv` or `layer1.0.conv2.1`."""
+    """Return the paths of convolution and norm for `pre_layers_conv` or `layer1.0.conv2.1`."""
     if name == "pre_layers_conv":
         return "stem", "stem_norm"
     match = re.fullmatch(r"layer([123])\.([0-3])\.conv(?:(1)|(2)\.1)", name)
@@ -40,7 +40,7 @@ def _layer(name: str) -> tuple[str, str]:
 
 
 def _place(name: str, domain: int) -> tuple[str, str] | None:
-    """Return collection and path of an original name; None for another domain's or a counter."""
+    """Return collection and path of an original name; None for counters and other domains."""
     if name.endswith("num_batches_tracked"):
         return None
     if match := re.fullmatch(r"linears\.(\d+)\.(weight|bias)", name):
@@ -59,7 +59,7 @@ def _place(name: str, domain: int) -> tuple[str, str] | None:
         collection, leaf = _NORM[match[3]]
         path = f"{_layer(match[1])[0]}/adapter/norm/{leaf}"
         return (collection, path) if int(match[2]) == domain else None
-    # Series adapters sit before the domain norm in one Sequential: `bns.0.1` instead of `bns.0`.
+    # A series adapter precedes the domain norm in a Sequential: `bns.0.1` instead of `bns.0`.
     if match := re.fullmatch(r"(.+?)\.bns\.(\d+)(?:\.1)?\.(\w+)", name):
         collection, leaf = _NORM[match[3]]
         return (collection, f"{_layer(match[1])[1]}/{leaf}") if int(match[2]) == domain else None
@@ -69,7 +69,7 @@ def _place(name: str, domain: int) -> tuple[str, str] | None:
 
 
 def _arrange(path: str, array: np.ndarray) -> np.ndarray:
-    """Turn OIHW into HWIO, and 1x1 filters and linear layers into (in, out) matrices."""
+    """Turn OIHW into HWIO, and 1x1 filters and linear layers into matrices (inputs, outputs)."""
     if not path.endswith("kernel"):
         return array
     if array.ndim == 4 and array.shape[2:] == (1, 1):
@@ -80,18 +80,19 @@ def _arrange(path: str, array: np.ndarray) -> np.ndarray:
 def import_original(state_dict: Mapping[str, Any], domain: int = 0) -> dict[str, Any]:
     """Map a state_dict of the original code to `params`, `adapters` and `batch_stats`.
 
-    Works for networks without adapters, with series adapters (an inner norm each) and with
-    parallel adapters; names as in https://github.com/srebuffi/residual_adapters.
+    Works for networks without adapters, with series adapters (each with an inner norm) and with
+    parallel adapters; names are those of https://github.com/srebuffi/residual_adapters.
 
     Args:
-      state_dict: original names to arrays (NumPy, or anything `np.asarray` takes; for PyTorch
-        tensors call `.numpy()` first). A leading "module." is dropped.
-      domain: index of the domain whose adapters, norms and head are taken.
+      state_dict: arrays by original name (NumPy arrays, or anything that `np.asarray` takes; call
+        `.numpy()` on PyTorch tensors first). A leading "module." is dropped.
+      domain: index of the domain whose adapters, norms and head to take.
 
     Returns:
-      Variables for `resnet26(...).apply`, as NumPy arrays of the given dtypes.
+      Variables of a ResNet-26, as NumPy arrays of the given dtypes.
 
     Raises:
+      KeyError: a norm has a variable that the original code does not have.
       ValueError: a name that the original network does not have, or no such domain.
     """
     leaves: dict[str, np.ndarray] = {}
@@ -117,24 +118,25 @@ def family_of_original(
     size: int = 64,
     resize: int = 72,
 ) -> Family:
-    """Return a family whose source domain is that of a state_dict of the original code.
+    """Return a family whose source domain comes from a state_dict of the original code.
 
-    It predicts with that domain; saved, it is what `--config.init_from` takes: new domains start
-    from its filters and its norms. Width, adapters and class count are those of the arrays.
+    The family predicts with that domain. Once saved, it can be given to `--config.init_from`: new
+    domains start from its filters and norms. The arrays tell width, adapters and class count.
 
     Args:
       state_dict: as for `import_original`.
-      domain: index of the domain that becomes the source.
-      name: what it is called from now on.
+      domain: index of the domain that becomes the source domain.
+      name: of this domain in the family.
       classes: names in label order; default: "0", "1" and so on.
-      mean, std: what its images were normalised with, for images scaled to [0, 1]; default: those
-        of ImageNet.
-      size, resize: the square that the network saw and the length that images were first resized
-        to, in pixels.
+      mean, std: with which its images were normalised, per channel (RGB), for images scaled to
+        [0, 1]; default: ImageNet's.
+      size: side of the square that the network saw, in pixels.
+      resize: length to which the shorter side of images was resized first, in pixels.
 
     Raises:
-      ValueError: as `import_original`; arrays that make no ResNet-26, names for another class
-        count than the head's, or a fact that `Domain` refuses.
+      KeyError: as `import_original`.
+      ValueError: as `import_original`; or the arrays make no ResNet-26, the number of names is not
+        the head's class count, or `Domain` refuses a value.
     """
     variables = trees.unflatten(
         {
@@ -157,7 +159,7 @@ def family_of_original(
 
 
 def _spec_of(variables: trees.Tree) -> ModelSpec:
-    """Return the network that imported variables are of.
+    """Return the model spec that imported variables belong to.
 
     Raises:
       ValueError: they lack the first convolution.

@@ -1,7 +1,7 @@
 """From images on disk to batches: what a domain is, where its images are, what a step sees.
 
-Start with `load.load_domain`. A source (`sources`) lists images, `build_cache` decodes them once,
-`views` draws windows of them, `batches` makes batches, and `augment` normalises on the device.
+Start with `load.load_domain`. A source of images (`sources`) lists them, `build_cache` decodes them
+once, `views` draws windows, `batches` makes batches, and `augment` normalises on the device.
 """
 
 from radapt_jax.data.domain import Domain

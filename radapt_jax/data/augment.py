@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 
 def normalise(images: UInt8[Array, "b h w 3"], mean: Any, std: Any) -> Float[Array, "b h w 3"]:
-    """Map uint8 [0, 255] to float32 with the domain's mean and std, which are for [0, 1]."""
+    """Return uint8 images as float32, normalised with mean and std (3,) for values in [0, 1]."""
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
@@ -21,14 +21,14 @@ def network_input(
     resident: UInt32[Array, " n"] | None = None,
     size: int = 0,
 ) -> Float[Array, "b s s 3"]:
-    """Return a batch as the network sees it.
+    """Return a batch as the network sees it, float32 (b, size, size, 3).
 
     Args:
-      batch: "flip" and either "image", cut on the host, or "begin" and "stride", to be cut here
-        (see `batches.HostPixels` and `resident.DevicePixels`).
+      batch: "flip", and either "image", cut on the host, or "begin" and "stride", to be cut here
+        (see `pixels.HostPixels` and `pixels.DevicePixels`).
       mean, std: of the domain, (3,), for values in [0, 1].
-      resident: the pixels of all images, where they are kept on the device.
-      size: side of the windows that are cut from them.
+      resident: the pixels of all images, if they are kept on the device.
+      size: side of the windows cut from them, in pixels.
     """
     if resident is None:
         images = batch["image"]
@@ -42,11 +42,13 @@ def network_input(
 def cut(
     resident: UInt32[Array, " n"], begins: Int[Array, " b"], strides: Int[Array, " b"], size: int
 ) -> UInt8[Array, "b s s 3"]:
-    """Cut windows from pixels that lie one after another, a word each: red, green, blue, 0.
+    """Return windows cut from the pixels of all images, uint8 (b, size, size, 3).
 
     Args:
-      begins: the pixel at the top left of each window.
-      strides: width in pixels of the image that it is in.
+      resident: one pixel after another, a word each: red, green, blue, 0.
+      begins: index of the pixel at the top left of each window.
+      strides: width of the image that the window is in, in pixels.
+      size: side of the windows, in pixels.
     """
     rows, columns = jnp.arange(size)[:, None], jnp.arange(size)
     places = begins[:, None, None] + rows * strides[:, None, None] + columns

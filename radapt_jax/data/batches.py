@@ -1,8 +1,9 @@
-"""Which images a step sees, where each is cropped and whether it is mirrored, and their batches.
+"""Batches: which images a step sees, where each is cropped and whether it is mirrored.
 
-All of it is drawn on the host, from the seed and the step alone: a batch is the same wherever the
-pixels are kept and however many devices share it, and a resumed run sees what it would have seen.
-Of several processes each draws all of it, and cuts the windows of its own devices.
+All of this is drawn on the host, from the seed and the step alone: a batch is the same wherever the
+pixels are kept and however many devices share it, and a resumed run sees the same batches as one
+that was never stopped. With several processes, each draws the whole batch and cuts only the windows
+of its own devices.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ def train_batch(
 ) -> dict[str, np.ndarray]:
     """Return the batch of one step, every array (devices, batch_size / devices, ...).
 
-    Of several processes each gets what its own devices need.
+    With several processes, each gets the rows of its own devices.
 
     Args:
       pixels: of the training images.
-      parts: as of `step.update`; all devices together have the same images in a part, however
-        many they are.
+      domain: says how images are cropped and mirrored.
+      batch_size: images over all devices.
+      seed, step: decide which images and windows they are.
+      devices: how many there are, over all processes.
+      parts: in how many parts the step computes the batch; a part holds the same images for any
+        number of devices.
       host: see `rows`.
     """
     mine = rows(batch_size, devices, parts, host)
@@ -54,10 +59,21 @@ def eval_batches(
     crops: int = 1,
     host: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yield every image once, in order: how many there are in a batch, and the batch.
+    """Yield batches of every image once, in order, each with its count of real images.
 
-    The last batch is padded; its first rows are the real ones. Each image has its views one after
-    another in "image" and "flip". Of several processes each gets its own rows; see `rows`.
+    The last batch is padded at its end. The views of an image are next to one another in "image"
+    and "flip". With several processes, each gets its own rows; see `rows`.
+
+    Args:
+      pixels: `pixels.HostPixels` or `pixels.DevicePixels`.
+      domain: says how images are cropped.
+      batch_size: images over all devices.
+      devices: how many there are, over all processes.
+      crops: views of each image; see `views.eval_views`.
+      host: see `rows`.
+
+    Raises:
+      ValueError: another number of crops than 1, 5 or 10.
     """
     length, mine = len(pixels.split), rows(batch_size, devices, host=host)
     for start in range(0, length, batch_size):
@@ -71,11 +87,15 @@ def eval_batches(
 def rows(
     batch_size: int, devices: int, parts: int = 1, host: tuple[int, int] = (0, 1)
 ) -> np.ndarray:
-    """Return which rows of a batch go to each device, (devices, batch_size / devices).
+    """Return which rows of a batch go to each device of a process.
+
+    Shape: (devices of the process, batch_size / devices).
 
     Args:
-      host: which process asks, and how many there are; each gets the rows of its own devices, which
-        are next to one another.
+      batch_size: images over all devices.
+      devices: how many there are, over all processes; those of one process are next to one another.
+      parts: in how many parts the batch is computed.
+      host: which process this is, and how many there are.
     """
     dealt = np.arange(batch_size).reshape(parts, devices, -1).swapaxes(0, 1)
     index, count = host

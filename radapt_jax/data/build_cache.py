@@ -1,4 +1,4 @@
-"""Building a cache of decoded images: in parallel, once, and either whole or not at all."""
+"""Builds a cache of decoded images: in parallel, once, and either completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from radapt_jax.utils import distributed
 from radapt_jax.utils.files import check_writable
 
 log = logging.getLogger(__name__)
-CHUNK = 64  # images that are decoded by one job
-FEW = 64  # chunks for which starting processes would not pay
-WINDOW = 4  # chunks a core, that may wait to be written
-MOST_CORES = 16  # a process that decodes takes 0.2 GiB
+CHUNK = 64  # images decoded by one job
+FEW = 64  # chunks decoded before processes are started
+WINDOW = 4  # chunks for each core that may wait to be written
+MOST_CORES = 16  # each decoding process takes 0.2 GiB
 
 
 class Decoded(NamedTuple):
-    """Some images, decoded: those that can be read, and what is wrong with the others."""
+    """Some decoded images, and what is wrong with those that cannot be read."""
 
     pixels: np.ndarray  # uint8, one image after another
     labels: np.ndarray  # int32 (n,)
@@ -39,15 +39,22 @@ class Decoded(NamedTuple):
     names: np.ndarray  # uint64 (n,), hashed
     extents: np.ndarray  # int32 (n, 2)
     sums: np.ndarray  # float64 (n, 2, 3), of pixels and of their squares, by channel
-    unreadable: list[tuple[str, int]]  # problem and id
+    unreadable: list[tuple[str, int]]  # problem, image id
 
 
 def build(
     source: Source, split: str, resize: int, squash: bool, folder: Path, max_unreadable: float
 ) -> None:
-    """Decode into a folder beside the final one and rename it: a killed build leaves no cache.
+    """Decode a split into a temporary folder, then rename it: a killed build leaves no cache.
 
-    Of several processes that want the same cache one builds it, and the others wait.
+    If several processes want the same cache, one builds it and the others wait.
+
+    Args:
+      source: of the images.
+      split: as in `cache.load_split`.
+      resize, squash: as in `Domain`; resize is in pixels.
+      folder: where the cache goes.
+      max_unreadable: share of the images that may be unreadable, in [0, 1].
 
     Raises:
       OSError: nothing can be written there.
@@ -81,9 +88,9 @@ def build(
 
 
 def _clear(cache_dir: Path, ours: Path) -> None:
-    """Remove what builds that were killed have left."""
+    """Remove the folders that killed builds left behind."""
     for leftover in cache_dir.glob(".*.new"):
-        if leftover == ours:  # its lock is held
+        if leftover == ours:  # this process holds its lock
             shutil.rmtree(leftover)
             continue
         lock = filelock.FileLock(leftover.with_suffix(".lock"))
@@ -94,17 +101,25 @@ def _clear(cache_dir: Path, ours: Path) -> None:
 def check_unreadable(
     name: str, split: str, images: int, unreadable: Sequence[Sequence], share: float
 ) -> None:
-    """Raise ValueError if more than this share of a split's images cannot be read."""
+    """Raise ValueError if more than `share` of a split's images cannot be read.
+
+    Args:
+      name: of the domain, for the message.
+      split: its name, for the message.
+      images: how many can be read.
+      unreadable: problem and image id of each of the others.
+      share: between 0 and 1.
+    """
     if len(unreadable) > share * (images + len(unreadable)):
         raise ValueError(
             f"domain {name!r}: {len(unreadable):,} of {images + len(unreadable):,} images of "
-            f"{split} cannot be read, {share:.2%} may be. The first: {unreadable[0][0]}\n"
-            "Mend or remove them, or train without them: --config.data.max_unreadable=SHARE."
+            f"{split} cannot be read; at most {share:.2%} may be. The first: {unreadable[0][0]}\n"
+            "Repair or remove them, or train without them: --config.data.max_unreadable=SHARE."
         )
 
 
 def _fill(building: Path, source: Source, split: str, resize: int, squash: bool) -> dict:
-    """Write pixels and index of a split; return what is to be known of them."""
+    """Write the pixels and the index of a split; return the facts that go into done.json."""
     with open(building / "pixels.u8", "wb") as file:
         index, unreadable = gather(source, split, resize, squash, file.write)
     np.savez(building / "index.npz", allow_pickle=False, **index)
@@ -157,12 +172,13 @@ def gather(
     if 0 < unknown < len(index["labels"]):
         raise ValueError(
             f"domain {source.name!r}: {unknown:,} of {len(index['labels']):,} images of {split} "
-            "have the label -1; expected labels for all images of a split, or for none."
+            "have the label -1; expected labels for all images of a split, or for none. Label "
+            "them, or take them out."
         )
     if not len(index["labels"]):
         raise ValueError(
             f"domain {source.name!r}: none of {sum(len(part.unreadable) for part in parts):,} "
-            f"images of {split} can be read; mend or replace them. The first: "
+            f"images of {split} can be read; repair or replace them. The first: "
             f"{parts[0].unreadable[0][0]}"
         )
     sizes = index["extents"].astype(np.int64).prod(1) * 3
@@ -171,7 +187,7 @@ def gather(
 
 
 def _checked(examples: Iterable[Example], source: Source) -> Iterator[Example]:
-    """Yield the examples; raise ValueError at a label that is out of range."""
+    """Yield the examples; raise ValueError if a label is out of range."""
     for example in examples:
         if not -1 <= example.label < len(source.classes):
             raise ValueError(
@@ -183,15 +199,15 @@ def _checked(examples: Iterable[Example], source: Source) -> Iterator[Example]:
 
 
 def _decoded(examples: Iterable[Example], resize: int, squash: bool) -> Iterator[Decoded]:
-    """Decode on all cores, in order, some chunks ahead.
+    """Decode on all cores, in order, a few chunks ahead of the reader.
 
-    The first images by threads, which start at once; the rest by processes, which share no
-    interpreter lock.
+    Threads decode the first images, since they start at once; processes decode the rest, since
+    they share no interpreter lock.
     """
     cores = min(joblib.cpu_count(), MOST_CORES)
     chunks = _in_parts(iter(examples), CHUNK)
     for backend, some in (("threading", itertools.islice(chunks, FEW)), ("loky", chunks)):
-        # No temporary files (max_nbytes); by windows, as joblib does not wait for its reader.
+        # max_nbytes: no temporary files. In windows, since joblib does not wait for its reader.
         with joblib.Parallel(cores, backend=backend, batch_size=1, max_nbytes=None) as parallel:
             for window in _in_parts(some, WINDOW * cores):
                 yield from parallel(

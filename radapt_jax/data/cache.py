@@ -1,4 +1,4 @@
-"""Decoded images, kept as uint8 in memory-mapped files: decode once, read fast ever after."""
+"""Decoded images as uint8 in memory-mapped files: decoded once, and read fast from then on."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 FORMAT = 3
 DAMAGE = (ValueError, LookupError, TypeError, OSError, EOFError, zipfile.BadZipFile)
 INDEX = ("offsets", "extents", "labels", "ids", "names", "sums")  # arrays of `Split`
-RESIDENT_LIMIT = 1 << 30  # bytes of a file that may be mapped into memory at a time
-AROUND = 1 << 16  # bytes that the kernel maps with a page that is read
+RESIDENT_LIMIT = 1 << 30  # bytes of a file that may be resident in memory
+AROUND = 1 << 16  # bytes that the kernel maps around a page that is read
 
 
 class MappedPixels:
     """The pixels of a cache, mapped into memory.
 
-    A large file does not fill the memory: pages that were read are given back after a while (they
-    stay in the kernel's cache of the file).
+    A large file does not fill the memory: pages are released once many have been read (they stay
+    in the kernel's file cache).
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class MappedPixels:
         self._read = 0
 
     def count(self, images: int, size: int) -> None:
-        """Take notice that `images` of `size` bytes each were read."""
+        """Note that `images` of `size` bytes each were read, and release pages if that is many."""
         self._read += images * (size + AROUND)
         if self._read > RESIDENT_LIMIT and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
@@ -58,18 +58,18 @@ class MemoryPixels:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Some of a split's decoded images, whole (not cropped), of one shape or of many.
+    """Some of a split's decoded images, uncropped, of one shape or of many.
 
     Args:
       pixels: all images one after another.
       offsets: int64 (n,), where image i starts in `pixels`.
-      extents: int32 (n, 2), height and width of image i.
-      labels: int32 (n,); -1 where they are not known.
-      ids: int64 (n,), the challenge's number of image i; -1 where it has none.
-      names: uint64 (n,), the hashed name of image i; see `cutting.hashed`.
-      sums: float64 (n, 2, 3), sum of pixels and of their squares, by image and channel.
-      unread: ids of the images of the split that could not be read.
-      index: which of the n images belong to this split, in order.
+      extents: int32 (n, 2), height and width of image i in pixels.
+      labels: int32 (n,); -1 if unknown.
+      ids: int64 (n,), the challenge's number of image i; -1 if it has none.
+      names: uint64 (n,), the hashed name of image i; see `holdout.hashed`.
+      sums: float64 (n, 2, 3), sums of pixels and of their squares, by image and channel.
+      unread: ids of the images of the split that cannot be read.
+      index: int (len,), which of the n images belong to this split, in order.
     """
 
     pixels: MappedPixels | MemoryPixels
@@ -86,6 +86,7 @@ class Split:
         return len(self.index)
 
     def subset(self, positions: np.ndarray) -> Split:
+        """Return the images at these positions of the split, int (m,)."""
         return dataclasses.replace(self, index=self.index[positions])
 
     def without(self, positions: np.ndarray) -> Split:
@@ -104,7 +105,7 @@ class Split:
 
     @property
     def labelled(self) -> bool:
-        """Whether the labels are known."""
+        """Whether all labels are known."""
         return bool((self.targets >= 0).all())
 
     @property
@@ -115,11 +116,11 @@ class Split:
 
     @property
     def left_out(self) -> int:
-        """How many images of a whole split could not be read."""
+        """How many images of a whole split cannot be read; 0 for a part of a split."""
         return len(self.unread) if len(self.index) == len(self.labels) else 0
 
     def image(self, position: int) -> np.ndarray:
-        """Return a whole image, uint8 (h, w, 3); a view of the file."""
+        """Return an uncropped image, uint8 (h, w, 3); a view of the file."""
         which = self.index[position]
         start, (height, width) = self.offsets[which], self.extents[which]
         return self.pixels.values[start : start + height * width * 3].reshape(height, width, 3)
@@ -128,9 +129,9 @@ class Split:
         """Return windows of images, uint8 (b, size, size, 3).
 
         Args:
-          positions: (b,), which image of the split.
-          starts: (b, 2), top and left of the window in it.
-          size: side of the window.
+          positions: int (b,), which image of the split.
+          starts: int (b, 2), top and left of the window in it, in pixels.
+          size: side of the window, in pixels.
         """
         chosen = self.index[positions]
         begins = self.offsets[chosen] + 3 * (starts[:, 0] * self.extents[chosen, 1] + starts[:, 1])
@@ -147,7 +148,7 @@ class Split:
         return found
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and standard deviation by channel over all pixels, in [0, 1]."""
+        """Return mean and standard deviation of each channel over all pixels, scaled to [0, 1]."""
         pixels = self.extents[self.index].astype(np.float64).prod(1).sum()
         mean, square = self.sums[self.index].sum(0) / pixels
         std = np.sqrt(np.maximum(square - mean**2, 1.0))  # at least one grey level
@@ -162,15 +163,20 @@ def load_split(
     cache_dir: Path,
     max_unreadable: float = 0.0,
 ) -> Split:
-    """Return a split of a source, decoded and resized; from the cache where it is there.
+    """Return a split of a source of images, decoded and resized; from the cache if it is there.
 
     Args:
+      source: of the images.
       split: "train", "val" or "test", or several joined by "+".
-      max_unreadable: share of images that may be unreadable; those are left out.
+      resize, squash: as in `Domain`; resize is in pixels.
+      cache_dir: folder of all caches.
+      max_unreadable: share of images that may be unreadable, in [0, 1]; those are left out.
 
     Raises:
-      ValueError: more images than that cannot be read (some are named in the message), the split
-        is empty, or a label is out of range.
+      KeyError: the source has no such split.
+      OSError: the cache cannot be written.
+      ValueError: more images than that cannot be read (the first is named), the split is empty, a
+        label is out of range, only some labels are known, or the cache is damaged.
     """
     key = f"{FORMAT} {MAX_ASPECT} {source.key} {split} {resize} {squash}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -214,7 +220,7 @@ def decode_split(
 
 
 def _read(folder: Path) -> tuple[list, dict[str, np.ndarray], MappedPixels]:
-    """Read a cache: which images could not be read (problem and id), the index, the pixels.
+    """Return a cache's unreadable images (problem and id), its index and its pixels.
 
     Raises:
       ValueError: it is damaged.
@@ -229,6 +235,6 @@ def _read(folder: Path) -> tuple[list, dict[str, np.ndarray], MappedPixels]:
             raise ValueError(f"found {len(pixels.values):,} bytes of pixels, expected {expected:,}")
     except DAMAGE as error:
         raise ValueError(
-            f"{folder} is damaged: {error}. Delete the folder; it is built again."
+            f"{folder} is damaged: {error}. Delete the folder; the next run builds it again."
         ) from error
     return unreadable, arrays, pixels

@@ -1,4 +1,4 @@
-"""What is known of a domain apart from its weights, and the Visual Decathlon's facts."""
+"""What a domain is, apart from its weights."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Domain:
       classes: class names in label order.
       mean, std: per channel (RGB), for images scaled to [0, 1].
       size: side of the square that the network sees, in pixels.
-      resize: images are first resized to this length in pixels: the shorter side, or both
-        where `squash` is set. At least `size`.
+      resize: length in pixels to which images are resized first: the shorter side, or both sides
+        with `squash`. At least `size`.
       squash: resize to a square, whatever the aspect ratio.
-      crop: training takes a "random" `size` x `size` window of the whole resized image (of an
-        aspect ratio up to 8:1), or the "centre" one. Evaluation always takes the centre.
+      crop: training takes a "random" `size` x `size` window of the resized image (of an aspect
+        ratio up to 8:1), or the "centre" one. Evaluation always takes the centre.
       flip: mirror left to right with probability 1/2 in training.
       adapter_decay: weight decay of this domain's adapter kernels; None: the config's.
 
     Raises:
-      ValueError: on a value outside these ranges.
+      ValueError: a value outside these ranges.
     """
 
     name: str
@@ -72,10 +72,18 @@ class Domain:
         return len(self.classes)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the facts as JSON values; `from_json` undoes it."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Domain:
+        """Return the domain that `to_json` describes.
+
+        Raises:
+          KeyError: no classes, mean or std.
+          TypeError: an unknown fact, or one that is missing.
+          ValueError: a value outside its range.
+        """
         check_all(facts, {"classes": several(TEXT), "mean": RGB_KIND, "std": RGB_KIND})
         lists = {key: tuple(facts[key]) for key in ("classes", "mean", "std")}
         return cls(**{**facts, **lists})
@@ -87,7 +95,7 @@ def check_name(name: str) -> None:
 
 
 def check_apart(names: Iterable[str]) -> None:
-    """Raise ValueError if two names are the same to a file system that ignores case."""
+    """Raise ValueError if two names differ only in case: some file systems ignore it."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.lower(), name)
@@ -98,7 +106,7 @@ def check_apart(names: Iterable[str]) -> None:
             )
 
 
-LONGEST_NAME = 100  # what is added to it still makes a file name
+LONGEST_NAME = 100  # leaves room for the suffixes of file names
 NAME = Kind(
     f"letters, digits, '_', '-' and inner dots, {LONGEST_NAME} at most (it names a folder)",
     lambda found: (

@@ -1,9 +1,9 @@
 """Which training images are held out for validation, and which of the others are used.
 
-Both follow from hashes of the images' names, and not from how many there are: when a folder grows,
-its training images stay training images. One thing a rule cannot keep: a class of which every
-image would be held out keeps one to train on, and may hold that one out once it has others. What
-was held out is therefore written into the domain's card, and goes before the rule.
+Both depend on hashes of the images' names, not on how many images there are: when a folder grows,
+its training images stay training images. There is one exception: if every image of a class would be
+held out, one is kept for training, and the rule may hold it out once the class has grown. The
+domain's card therefore lists the images that were held out, and takes precedence over the rule.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import numpy as np
 
 HASHES = np.dtype("<u8")
 REMEDY = (
-    "Put the images back as they were, evaluate on images that have no part in training (--split "
+    "Restore the images as they were, evaluate on images that have no part in training (--split "
     "test), or train the domain anew."
 )
 log = logging.getLogger(__name__)
 
 
 class OtherImages(ValueError):
-    """The images are not divided as a training divided them; some may be judged that it saw."""
+    """The images are not split as in training: evaluation might see images trained on."""
 
 
 def hashed(name: str) -> int:
-    """Return the first 64 bits of a name's sha256."""
+    """Return the first 64 bits of a name's sha256, as an integer."""
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "little")
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """The images of train that a domain's training held out, by their hashed names, sorted."""
+    """The images of train that were held out when a domain was trained: hashed names, sorted."""
 
     names: tuple[int, ...] = ()
 
@@ -53,24 +53,24 @@ class HeldOut:
         return f"{len(self.names):,} images, their names' sha256 {self.digest[:12]}..."
 
     def find(self, names: np.ndarray, domain: str) -> np.ndarray:
-        """Return the positions of these images among those of train.
+        """Return the positions of the held-out images among those of train, int64 (m,).
 
         Args:
-          names: uint64 (n,), hashed.
-          domain: for the message.
+          names: of the images of train, uint64 (n,), hashed.
+          domain: its name, for the message.
 
         Raises:
-          OtherImages: some are not there.
+          OtherImages: some are missing.
         """
         positions = np.flatnonzero(np.isin(names, np.array(self.names, HASHES)))
         found = HeldOut.of(names[positions])
         if found != self:
             raise OtherImages(
-                f"domain {domain!r}: not all images are in train that its training held out of "
-                "it.\n"
+                f"domain {domain!r}: some of the images that were held out of train are no longer "
+                "there.\n"
                 f"  found:    {found}\n"
                 f"  expected: {self}\n"
-                f"Those that were renamed would count as training images. {REMEDY}"
+                f"Images that were renamed would count as training images. {REMEDY}"
             )
         return positions
 
@@ -83,10 +83,12 @@ class HeldOut:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> HeldOut:
-        """Undo `to_json`.
+        """Return what `to_json` describes.
 
         Raises:
-          KeyError, TypeError, ValueError: it is not of this form, or is damaged.
+          KeyError: an entry is missing.
+          TypeError: an entry is of the wrong type.
+          ValueError: count or digest do not match the names.
         """
         data = base64.b64decode(facts["names"], validate=True)
         found = cls(tuple(np.frombuffer(data, HASHES).tolist()))
@@ -98,47 +100,47 @@ class HeldOut:
 
 
 class Record(NamedTuple):
-    """What a card says of the images: those held out (None: it does not), the count by split."""
+    """What a card says about the images: those held out (None: not recorded), counts by split."""
 
     held_out: HeldOut | None
     images: Mapping[str, int]
 
 
 def check_record(record: Record, domain: str, there: Mapping[str, int], *, cut: bool) -> None:
-    """Check that the validation images of a trained domain are those that it held out.
+    """Check that the validation images of a trained domain are those that were held out.
 
     Args:
       record: of the domain's card.
       domain: its name, for the message.
-      there: how many images its splits train and val have now.
+      there: image counts of train and val now.
       cut: whether val is cut from train.
 
     Raises:
-      OtherImages: they may have been trained on.
+      OtherImages: some may have been trained on.
     """
     held_out = record.held_out
     if held_out is not None:
         if held_out.names and "val" in there and not cut:
             raise OtherImages(
-                f"domain {domain!r}: its validation images are not those that its training held "
-                "out.\n"
+                f"domain {domain!r}: its validation images are not those that were held out in "
+                "training.\n"
                 f"  found:    a split val of {there['val']:,} images\n"
-                f"  expected: out of train, {held_out}\n"
+                f"  expected: cut from train, {held_out}\n"
                 f"Images of val may have been trained on. {REMEDY}"
             )
     elif cut:
         before = {name: record.images[name] for name in there if name in record.images}
         if before and before != there:
             raise OtherImages(
-                f"domain {domain!r}: there are other images than when it was trained, and its card "
-                "does not say which were held out of train.\n"
+                f"domain {domain!r}: the image counts have changed since it was trained, and its "
+                "card does not say which images were held out of train.\n"
                 f"  found:    {dict(there)}\n"
                 f"  expected: {before}\n"
                 f"{REMEDY}"
             )
         log.warning(
-            "%s: its card does not say which images were held out of train. They are chosen as "
-            "they were then; it cannot be checked that none of them has been trained on.",
+            "%s: its card does not say which images were held out of train. They are chosen by the "
+            "same rule; it cannot be checked that none of them has been trained on.",
             domain,
         )
 
@@ -146,13 +148,18 @@ def check_record(record: Record, domain: str, there: Mapping[str, int], *, cut: 
 def choose_held_out(
     names: np.ndarray | None, labels: np.ndarray, how: str, fraction: float
 ) -> np.ndarray:
-    """Choose the positions of the images that are held out, at least one of two of a class.
+    """Return the positions of the images to hold out, sorted, int64 (m,).
+
+    At least one image of a class is held out, and at least one is left to train on, provided that
+    the class has two.
 
     Args:
-      names: uint64 (n,), hashed; None: choose as domains were cut whose cards say nothing of it.
+      names: uint64 (n,), hashed. None applies the old rule, for domains whose cards do not list
+        the images held out.
       labels: int32 (n,).
-      how: "random", or "blocks", the last images of each class.
-      fraction: share that is held out; of "random" ones an image is, whose hash is below it.
+      how: "random", or "blocks" for the last images of each class.
+      fraction: share of each class, in [0, 1); "random" takes the images whose hash, scaled to
+        [0, 1), is below it.
     """
     chosen = [np.empty(0, np.int64)]
     for label in np.unique(labels):
@@ -166,7 +173,7 @@ def choose_held_out(
                 amount = int((names[members] / 2.0**64 < fraction).sum())
         amount = min(max(amount, 1), len(members) - 1)  # one is left to train on
         picked = members[len(members) - amount :]
-        if names is not None:  # copies of an image have one name, and stay together
+        if names is not None:  # copies of an image share a name and stay together
             picked = members[np.isin(names[members], names[picked])]
         if len(picked) < len(members):
             chosen.append(picked)
@@ -176,14 +183,16 @@ def choose_held_out(
 def choose_used(
     names: np.ndarray, labels: np.ndarray, fraction: float, most: int, seed: int
 ) -> np.ndarray:
-    """Choose the positions of the training images that are used; more of them include fewer.
+    """Return the positions of the training images to use, sorted, int64 (m,).
+
+    A larger choice includes a smaller one of the same seed.
 
     Args:
       names: uint64 (n,), hashed.
       labels: int32 (n,).
-      fraction: share of each class; one image at the least.
-      most: of a class; 0: no limit.
-      seed: which images they are.
+      fraction: share of each class, in (0, 1]; at least one image.
+      most: the largest number of images of a class; 0: no limit.
+      seed: decides which images they are.
     """
     if fraction == 1.0 and most == 0:
         return np.arange(len(labels))

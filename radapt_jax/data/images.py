@@ -1,4 +1,4 @@
-"""Decoding and resizing of single images, shared by training, evaluation and `preprocess`."""
+"""Decodes and resizes single images, for training, evaluation and `preprocess` alike."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from radapt_jax.data.domain import Domain
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # EPS would start a program
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: it starts a program
 CHANNELS = (1, 3, 4)  # grey, RGB and RGBA
 MAX_BYTES = 1 << 28  # of an image file
-MAX_PIXELS = 1 << 26  # of an image as it is stored; 0.2 GB when decoded
-MAX_ASPECT = 8  # a longer side beyond this multiple of the shorter one is cut, centred
+MAX_PIXELS = 1 << 26  # of an image as stored; 0.2 GB when decoded
+MAX_ASPECT = 8  # a longer side is cut to this multiple of the shorter one, centred
 
 
 def preprocess(images: Any, domain: Domain) -> np.ndarray:
-    """Return images as a domain's evaluation sees them: uint8 (n, size, size, 3).
+    """Return images as the evaluation of a domain sees them: uint8 (n, size, size, 3).
 
     Args:
-      images: one of what `decode` takes, or several: a list, a generator or any other iterable of
-        them, or an array (n, h, w) or (n, h, w, 1, 3 or 4). An array of three axes whose last has
-        1, 3 or 4 entries is one image.
+      images: one image that `decode` takes, or several: a list, a generator or another iterable of
+        such images, or an array (n, h, w) or (n, h, w, 1, 3 or 4). An array of three axes whose
+        last has 1, 3 or 4 entries is one image.
       domain: whose resizing and crop to use.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: something that cannot be read as an image.
+      ValueError: an image cannot be read.
     """
     size = domain.size
     cut = [centre_crop(decode(image, domain.resize, domain.squash), size) for image in each(images)]
@@ -43,34 +43,34 @@ def each(images: Any) -> Iterable[Any]:
         return [images]
     if _is_array(images):
         images = np.asarray(images)
-        pixels = images.dtype.kind not in "OSU"  # else paths, or images of several shapes
+        pixels = images.dtype.kind not in "OSU"  # those are paths, or images of several shapes
         one = images.ndim < 3 or (images.ndim == 3 and images.shape[-1] in CHANNELS)
         return [images] if pixels and one else images
     return images if isinstance(images, Iterable) else [images]
 
 
 def _is_array(image: Any) -> bool:
-    """Tell whether this is an array, of NumPy, of JAX or of others that NumPy can read."""
+    """Return whether this is an array of NumPy, JAX or another library that NumPy can read."""
     return hasattr(image, "__array__") and not isinstance(image, str | bytes)
 
 
 def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
     """Return an image as uint8 (height, width, 3), resized.
 
-    Grey, palette and CMYK become RGB; 16 bits keep the high byte; transparency is left out, and
-    what lies under it shows; of an animation the first frame is taken; photographs are turned
-    upright.
+    Grey, palette and CMYK images become RGB. Of 16 bits, the high byte is kept. Transparency is
+    dropped, which shows the colours under it. Of an animation, the first frame is taken.
+    Photographs are turned upright.
 
     Args:
       image: a path, encoded bytes, a PIL image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or
-        (h, w, 4), whose last channel is transparency. Files are of one of `FORMATS`, of
-        `MAX_BYTES` and `MAX_PIXELS` at most.
+        (h, w, 4), whose last channel is transparency. Files must be in one of `FORMATS`, with at
+        most `MAX_BYTES` bytes and `MAX_PIXELS` pixels.
       resize: length of the shorter side in pixels, or of both sides with `squash`.
       squash: ignore the aspect ratio.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it cannot be read as an image, is too large, or an array has another dtype or
+      FileNotFoundError: no such file.
+      ValueError: it cannot be read as an image, is too large, or is an array of another dtype or
         shape.
     """
     picture = _open(image)
@@ -87,7 +87,7 @@ def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
 
 
 def _without_ends(picture: Image.Image) -> Image.Image:
-    """Return the middle of a very long or very high picture, and any other as it is."""
+    """Return the middle of a very long or very high picture, and any other picture unchanged."""
     longest = MAX_ASPECT * min(picture.size)
     if max(picture.size) <= longest:
         return picture
@@ -97,13 +97,13 @@ def _without_ends(picture: Image.Image) -> Image.Image:
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """Return the centre `size` x `size` pixels of (h, w, 3), as at evaluation."""
+    """Return the centre `size` x `size` pixels of an image (h, w, 3), as in evaluation."""
     top, left = ((side - size) // 2 for side in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
 def _open(image: Any) -> Image.Image:
-    """Return an image as RGB; whatever stands against it is a ValueError that names the image."""
+    """Return an image as RGB; if it cannot be read, raise a ValueError that names it."""
     what = str(image) if isinstance(image, str | os.PathLike) else "the image"
     try:
         if isinstance(image, Image.Image):
@@ -123,7 +123,7 @@ def _open(image: Any) -> Image.Image:
 
 
 def _stream(image: Any) -> Any:
-    """Return what pillow reads a path or encoded bytes from, if there is not too much of it."""
+    """Return a path or encoded bytes as pillow reads them; raise ValueError if they are too big."""
     if isinstance(image, bytes):
         size = len(image)
     elif isinstance(image, str | os.PathLike):
@@ -160,7 +160,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
             f"it has {width} x {height} pixels; expected 1 to {MAX_PIXELS:,} in all. Store it "
             "smaller."
         )
-    all_bits = picture.format == "PPM"  # pillow spreads its values over 16 bits
+    all_bits = picture.format == "PPM"  # pillow scales its values to 16 bits
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise ValueError("its pixels are floats of unknown range; expected 8 or 16 bits.")
@@ -172,11 +172,11 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bits(picture: Image.Image, all_bits: bool) -> Image.Image:
-    """Return the high byte of 16 bits; of wide pixels (mode I) up to 255, all."""
+    """Return the high byte of 16-bit pixels; pixels of mode I that are all below 256 stay."""
     values = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 0xFFFF:
         raise ValueError(
-            f"its pixels are from {values.min()} to {values.max()}; expected 8 or 16 bits."
+            f"its pixels range from {values.min()} to {values.max()}; expected 8 or 16 bits."
         )
     if picture.mode != "I" or all_bits or values.max() > 0xFF:
         values >>= 8

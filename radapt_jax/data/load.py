@@ -1,4 +1,4 @@
-"""From a config to a domain's facts and splits."""
+"""Loads a domain: its facts and its splits, from the config's options."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ log = logging.getLogger(__name__)
 
 
 class NothingToEvaluate(ValueError):
-    """No images with labels are known that were not trained on."""
+    """No labelled images are known that were not trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DomainData:
-    """A domain's facts, its splits (train, and val and test where there are any), its spec.
+    """A domain's facts, its splits and its data spec.
 
-    Without a spec the images are in memory. `held_out` are the images of val, if they were cut from
-    train.
+    Args:
+      domain: the facts.
+      splits: "train", and "val" and "test" if there are any.
+      spec: the data spec; None: the images are in memory.
+      held_out: the images of val, if they were cut from train.
     """
 
     domain: Domain
@@ -52,26 +55,28 @@ def load_domain(
 ) -> DomainData:
     """Open, decode and describe one domain.
 
-    With source "decathlon", crop, flip, adapter decay, mean and std are those of the Visual
-    Decathlon; with the option facts (the name of one of its domains), all but mean and std. They
-    stand in for what nobody asked for: an adapter decay, or a size and resize, that is not `USUAL`
-    is kept, and `options` override everything. Other means and stds are measured on the training
-    images. Of a domain whose crop is "centre" the network sees the whole shorter side: `size`
-    becomes `resize` (72, as in the original), or the other way round where that is no
-    `multiple_of`; not so where the crop is the decathlon's, and size or resize were asked for.
-    What differs from the defaults is logged.
+    With the source of images "decathlon", crop, flip, adapter decay, mean and std are those of the
+    Visual Decathlon; with the option `facts` (the name of one of its domains), all but mean and
+    std. They fill in what nobody asked for: an adapter decay, size or resize other than `USUAL` is
+    kept, and `options` override everything. Other means and stds are measured on the training
+    images.
+
+    If the crop is "centre", the network sees the whole shorter side: `size` becomes `resize` (72,
+    as in the original code), or `resize` becomes `size` where 72 is no multiple of `multiple_of`.
+    Both stay as they are if the crop is the decathlon's and the config asks for a size or resize.
+    Whatever differs from the defaults is logged.
 
     Args:
       name: of the domain.
       defaults: `DataSpec` fields for every domain, and adapter_decay.
       options: `DataSpec` fields and mean, std, crop, flip, adapter_decay, facts for this one.
       cache_dir: where decoded images are kept.
-      record: of the training that this one goes on with, if it does; see `load_splits`.
-      multiple_of: what the backbone wants `size` to be a multiple of, in pixels.
+      record: what the card of an earlier training of this domain says; see `load_splits`.
+      multiple_of: the backbone takes only sizes that are multiples of this, in pixels.
 
     Raises:
-      ValueError: an unknown option, a size that the backbone cannot see, or whatever the
-        source finds wrong.
+      ValueError: an unknown option, a size that the backbone cannot take, or images or labels that
+        are wrong.
       FileNotFoundError: the images are not there.
     """
     for option in options:
@@ -93,7 +98,8 @@ def load_domain(
     source = spec.open()
     shape = {"size": spec.size, "resize": spec.resize, "squash": spec.squash}
     not_measured = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    domain = Domain(name, source.classes, **{**not_measured, **shape, **chosen})  # checks first
+    # Check the facts before decoding takes its time.
+    domain = Domain(name, source.classes, **{**not_measured, **shape, **chosen})
     splits, held_out = load_splits(spec, source, cache_dir, record)
     warn_of_empty_classes(domain, splits["train"])
     mean, std = splits["train"].statistics()
@@ -104,18 +110,22 @@ def load_domain(
 def load_splits(
     spec: DataSpec, source: Source, cache_dir: str | Path, record: Record | None = None
 ) -> tuple[dict[str, Split], HeldOut]:
-    """Decode all splits of a source, as its training needs them; tell what was cut from train.
+    """Return all splits of a source of images as training uses them, and what was cut from train.
 
-    A validation split is cut from train where there is none, or joins train where the spec says
-    so; of the training images so many are kept as it says. A split without labels, as that of a
+    If there is no validation split, one is cut from train; if the data spec says so, it joins train
+    instead. Train keeps as many images as the data spec says. A split without labels, such as a
     challenge's test images, is left out.
 
     Args:
-      record: what the domain's card says of its images, once it has been trained: those that were
-        held out then are so again.
+      spec: the data spec.
+      source: of the images.
+      cache_dir: where decoded images are kept.
+      record: what the card of a domain that has been trained says about its images: the ones held
+        out then are held out again.
 
     Raises:
       OtherImages: the validation images may have been trained on.
+      ValueError: see `cache.load_split`; or the training images have no labels.
     """
     joined = spec.train_on == "train+val"
     parts = [part for part in ("train", "val") if part in source.splits]
@@ -162,14 +172,15 @@ def warn_of_empty_classes(domain: Domain, train: Split) -> None:
 def load_one_split(
     spec: DataSpec, source: Source, split: str, cache_dir: str | Path, record: Record
 ) -> tuple[str, Split]:
-    """Decode one split; val, or else train, where there are no labels or none of that name.
+    """Return the name and the images of one split, to evaluate on.
 
-    Return which.
+    If there is no such split or it has no labels, this is val, or else train.
 
     Raises:
-      NothingToEvaluate: only training images have labels, as the validation images trained too;
-        or there are no test images with labels, and OtherImages stands against val.
+      NothingToEvaluate: val was trained on too and no other images have labels; or no test images
+        have labels, and val may have been trained on.
       OtherImages: see `load_splits`.
+      ValueError: see `cache.load_split`.
     """
     if split == "test" and split in source.splits:
         test = load_test(spec, source, cache_dir)
@@ -178,8 +189,8 @@ def load_one_split(
     if spec.train_on == "train+val" and split != "train":
         raise NothingToEvaluate(
             f"domain {spec.name!r} was trained on train and val, and its test images have no "
-            "labels: nothing is left to evaluate it on. Score them with --labels, or send them in "
-            "with --submission."
+            "labels: nothing is left to evaluate it on. Score the answers with --labels, or write "
+            "them to a file with --submission."
         )
     try:
         splits, _ = load_splits(spec, source, cache_dir, record)
@@ -192,10 +203,10 @@ def load_one_split(
 
 
 def load_test(spec: DataSpec, source: Source, cache_dir: str | Path) -> Split:
-    """Decode the test split, with labels or without.
+    """Return the test split, with labels or without.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, or see `cache.load_split`.
     """
     if "test" not in source.splits:
         raise ValueError(
@@ -210,7 +221,7 @@ def _decoded(spec: DataSpec, source: Source, split: str, cache_dir: str | Path) 
 
 
 def _held_out(spec: DataSpec, train: Split, record: Record | None) -> np.ndarray:
-    """Return the positions of the images of train that are to validate."""
+    """Return the positions of the images of train to hold out for validation."""
     if record is not None and record.held_out is not None:
         return record.held_out.find(train.own_names, spec.name)
     names = train.own_names if record is None else None

@@ -1,4 +1,4 @@
-"""A split's decoded images kept in the memory of the devices."""
+"""Where a split's decoded images are kept: in the memory of the devices, or on the host."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from radapt_jax.data.cache import Split
 from radapt_jax.data.views import Views
 
-SHARE = 0.5  # of a device's memory that images may take
-MOST = 2**31 - 1  # pixels that an int32 can count
+SHARE = 0.5  # share of a device's memory that images may take
+MOST = 2**31 - 1  # pixels; an int32 counts them
 
 
 class Pixels(Protocol):
@@ -30,14 +30,14 @@ class Pixels(Protocol):
 
 
 class DevicePixels:
-    """Pixels that live on the devices, so that a batch is a few numbers for each image.
+    """Pixels that stay on the devices, so that a batch is only a few numbers for each image.
 
     A pixel takes 4 bytes. Batches and results are those of `HostPixels`, bit for bit.
 
     Args:
       split: the images.
-      put: places an array on all devices, as `distributed.replicate` does.
-      devices: where to.
+      put: copies an array to all devices, as `distributed.replicate` does.
+      devices: these devices.
 
     Raises:
       ValueError: the images do not fit.
@@ -72,7 +72,7 @@ class DevicePixels:
 
 
 def _room(device: jax.Device) -> int:
-    """Return how many bytes of images a device can take yet; as many as there are if not known."""
+    """Return how many more bytes of images a device can hold; `4 * MOST` if it does not say."""
     memory = device.memory_stats() or {}
     if "bytes_limit" not in memory:
         return 4 * MOST

@@ -1,4 +1,4 @@
-"""What is particular to a domain: its options, and the decathlon's facts where they apply."""
+"""Settles what is particular to a domain: its options, the config's, or the decathlon's facts."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from radapt_jax.data.decathlon.facts import DECATHLON, decathlon_name, known_opt
 
 log = logging.getLogger(__name__)
 FACTS = ("mean", "std", "crop", "flip", "adapter_decay")
-# What configs/base.py has where nobody has asked for anything else.
+# The defaults of configs/base.py: what a config has if nobody asked for anything else.
 USUAL = {"size": 64, "resize": 72, "crop": "random", "flip": True, "adapter_decay": 5e-4}
 
 
 def decathlon_facts(
     name: str, fields: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the decathlon's facts, for its own images and for whoever asks for them.
+    """Return the decathlon's facts for its own images, or if the options ask for them; else {}.
 
     Raises:
-      ValueError: facts of a domain that it does not have are asked for.
+      ValueError: the options ask for the facts of a domain that the decathlon does not have.
     """
     if "facts" in options:
         if not isinstance(options["facts"], str) or decathlon_name(options["facts"]) is None:
@@ -41,14 +41,14 @@ def settled(
     options: Mapping[str, Any],
     multiple_of: int,
 ) -> dict[str, Any]:
-    """Return size, resize and the facts of a domain: its options, the config's, the decathlon's.
+    """Return size, resize and the facts of a domain, from its options, the config, the decathlon.
 
     Args:
       usual: what the config has for every domain.
-      fields: size and resize, those of the options over those of the config.
+      fields: size and resize in pixels; the domain's options override the config's.
       known: the decathlon's facts.
       options: of the domain.
-      multiple_of: what the backbone wants `size` to be a multiple of, in pixels.
+      multiple_of: the backbone takes only sizes that are multiples of this, in pixels.
     """
     asked = {key for key, it in USUAL.items() if usual[key] not in (it, None)}
     facts = {key: it for key, it in known.items() if key not in asked}
@@ -68,10 +68,10 @@ def log_differences(
     options: Mapping[str, Any],
     known: Mapping[str, Any],
 ) -> None:
-    """Log what a domain has otherwise than the config, and why."""
+    """Log where a domain differs from the config, and why."""
     usual = dict(usual)
     if usual["adapter_decay"] is None or chosen.get("adapter_decay") is None:
-        usual["adapter_decay"] = chosen.get("adapter_decay")  # frozen, or as the config has it
+        usual["adapter_decay"] = chosen.get("adapter_decay")  # frozen, or the config's own
     own = {
         key: it
         for key, it in chosen.items()

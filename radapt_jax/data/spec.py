@@ -1,4 +1,4 @@
-"""Where a domain's images are, and how they are decoded and split."""
+"""The data spec: where a domain's images are, and how they are decoded and split."""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ class DataSpec:
 
     Args:
       name: of the domain.
-      source: "embedded", "folder", "tfds" or "decathlon".
+      source: where the images come from: "embedded", "folder", "tfds", "decathlon" or another name
+        in `sources.registry.SOURCES`.
       dir: folder of the domains ("folder"), or `data_dir` ("tfds", "decathlon").
-      dataset: name of the folder or dataset, if it is not the domain's.
-      size, resize, squash: as in `Domain`.
-      val: how a validation split is cut from train where there is none: "random" images, by a
-        hash of their names, or "blocks", the last images of each class (where neighbours in a
-        class look alike).
-      val_fraction: share of each class that goes to validation, exactly so of "blocks"; of two
-        images one goes and one stays at the least.
-      train_on: "train", or "train+val": the validation images train too, and none are left.
-      train_fraction: share of each class's training images that is used, one at the least.
-      images_per_class: the most training images of a class that are used; 0: no limit.
-      subset: which images those are; more of them include fewer.
-      max_unreadable: share of a split's images that may be unreadable; they are left out.
+      dataset: name of the folder or dataset, if it differs from the domain's.
+      size, resize, squash: as in `Domain`; size and resize are in pixels.
+      val: how a validation split is cut from train if there is none: "random" images, chosen by a
+        hash of their names, or "blocks", the last images of each class (if neighbours in a class
+        look alike).
+      val_fraction: share of each class that goes to validation, in [0, 1), exact for "blocks"; a
+        class of two or more images has at least one in each part.
+      train_on: "train", or "train+val" to train on the validation images too; none are left then.
+      train_fraction: share of each class's training images to use, in (0, 1]; at least one.
+      images_per_class: the largest number of training images of a class to use; 0: no limit.
+      subset: seed that decides which images these are; a larger choice includes a smaller one.
+      max_unreadable: share of a split's images that may be unreadable, in [0, 1]; they are left
+        out.
+
+    Raises:
+      ValueError: a value outside these ranges.
     """
 
     name: str
@@ -57,13 +62,19 @@ class DataSpec:
             object.__setattr__(self, "dir", str(Path(self.dir).expanduser().absolute()))
 
     def without_place(self) -> DataSpec:
-        """Return the same without the folders of this machine, for what leaves it."""
+        """Return the data spec without this machine's folders, for files that go elsewhere."""
         own = Path(self.dataset)
         return dataclasses.replace(
             self, dir="", dataset=own.name if own.is_absolute() else self.dataset
         )
 
     def open(self) -> Source:
+        """Return the source of these images.
+
+        Raises:
+          FileNotFoundError: the images are not there.
+          ValueError: they are not as the source expects.
+        """
         source = SOURCES[self.source](self)
         return dataclasses.replace(source, name=self.name)
 

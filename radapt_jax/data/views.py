@@ -1,4 +1,4 @@
-"""Which images a step sees, and which windows of them: the same for every number of devices."""
+"""Which images a step sees, and which windows of them, whatever the number of devices."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from radapt_jax.data.cache import Split
 from radapt_jax.data.domain import Domain
 
-CROPS = (1, 5, 10)  # the centre; with the four corners; and all of them mirrored
+CROPS = (1, 5, 10)  # the centre; also the four corners; also all five mirrored
 
 
 class Views(NamedTuple):
-    """What the network is to see: windows of images, some mirrored."""
+    """What the network sees: windows of images, some mirrored."""
 
-    positions: np.ndarray  # (b,), which image of the split
-    starts: np.ndarray  # int32 (b, 2), top and left of the window
+    positions: np.ndarray  # int (b,), which image of the split
+    starts: np.ndarray  # int32 (b, 2), top and left of the window in pixels
     flips: np.ndarray  # bool (b,)
 
 
@@ -27,10 +27,16 @@ def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
 
 
 def train_positions(length: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """Return the positions (batch_size,) of the images that step `step` trains on.
+    """Return the positions of the images that one step trains on, int (batch_size,).
 
-    The images of epoch after epoch, each in an order of its own, form one endless stream, cut
-    into batches: every batch is full, and every epoch sees every image once.
+    All epochs, each shuffled anew, form one endless stream of images that is cut into batches:
+    every batch is full, and every epoch sees every image once.
+
+    Args:
+      length: images in the split.
+      batch_size: images in a batch.
+      seed: of the shuffling.
+      step: which step, from 0.
     """
     stream = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs, places = np.divmod(stream, length)
@@ -42,7 +48,7 @@ def train_positions(length: int, batch_size: int, seed: int, step: int) -> np.nd
 
 
 def train_views(split: Split, domain: Domain, batch_size: int, seed: int, step: int) -> Views:
-    """Return the views of one training step, cropped and mirrored as the domain wants it."""
+    """Return the views of one training step, cropped and mirrored as the domain says."""
     positions = train_positions(len(split), batch_size, seed, step)
     room = split.extents[split.index[positions]] - domain.size
     draws = np.random.default_rng([seed, step, 1]).random((batch_size, 3))
@@ -54,10 +60,14 @@ def train_views(split: Split, domain: Domain, batch_size: int, seed: int, step: 
 
 
 def eval_views(split: Split, domain: Domain, positions: np.ndarray, crops: int = 1) -> Views:
-    """Return the views by which images are judged, those of one image after another.
+    """Return the views of images in evaluation; those of one image are next to one another.
 
     Args:
-      crops: 1 (the centre), 5 (and the corners) or 10 (and mirrored, if the domain is).
+      split: the images.
+      domain: says how they are cropped.
+      positions: int (n,), which images of the split.
+      crops: 1 (the centre), 5 (also the corners) or 10 (also mirrored, if the domain's images are
+        mirrored in training).
 
     Raises:
       ValueError: another number of crops.

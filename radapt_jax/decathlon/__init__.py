@@ -1,7 +1,7 @@
-"""The Visual Decathlon's challenge: its score, table 1 of the paper, and submissions.
+"""The Visual Decathlon challenge: its score, table 1 of the paper, and submissions.
 
 Start with `table`. `score` has the points, `published` the papers' results, `submission` answers
-the test images, and `labels` judges such answers.
+the test images, and `labels` scores such answers.
 """
 
 from radapt_jax.decathlon.labels import score_submission

@@ -1,4 +1,4 @@
-"""The Visual Decathlon's test labels, and a file of answers judged by them."""
+"""Scores a submission by the Visual Decathlon's test labels."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 from radapt_jax.data.decathlon.facts import DECATHLON
 
 Pairs = Sequence[tuple[int, int]]  # image number, category
-BLOCK = 10_000_000  # numbers of images and of categories: a block for each domain
+BLOCK = 10_000_000  # each domain has a block of this many image and category numbers
 
 
 def score_submission(path: str | Path, labels: str | Path) -> dict[str, float]:
     """Return top-1 in percent of the domains that a submission answers, in the decathlon's order.
 
     Args:
-      path: a flat JSON list of {"image_id", "category_id"}.
-      labels: folder or zip file of `<domain>_test.json`.
+      path: of a flat JSON list of {"image_id", "category_id"}.
+      labels: folder or zip file with `<domain>_test.json` for each domain.
 
     Raises:
-      FileNotFoundError: there is no such file, or no labels of a domain that is answered.
-      ValueError: a file cannot be read, or a domain's answers are not one to each test image.
+      FileNotFoundError: there is no submission, or there are no labels for a domain in it.
+      ValueError: a file cannot be read, or a domain does not have one answer for each test image.
     """
     given = _by_domain(read_submission(path), path)
     return {name: accuracy(name, given[name], read_labels(labels, name)) for name in given}
@@ -35,12 +35,13 @@ def accuracy(domain: str, given: Pairs, truth: Mapping[int, int]) -> float:
     """Return how many answers are right, in percent.
 
     Args:
-      domain: the challenge's name.
+      domain: the challenge's name of it.
       given: image number and category of each answer, in any order.
-      truth: categories by image number.
+      truth: the right categories by image number.
 
     Raises:
-      ValueError: an image is not answered or more than once, a number is of no test image, or a
+      KeyError: the challenge has no such domain.
+      ValueError: an image has no answer or several, a number is not that of a test image, or a
         category is not the domain's.
     """
     times = Counter(number for number, _ in given)
@@ -55,8 +56,8 @@ def accuracy(domain: str, given: Pairs, truth: Mapping[int, int]) -> float:
         )
         raise ValueError(
             f"domain {domain!r}: the labels are of {len(truth):,} images, the answers of "
-            f"{len(given):,}: {found}. Expected one answer to each test image; answer a domain "
-            "wholly or leave it out."
+            f"{len(given):,}: {found}. Expected one answer for each test image; answer a domain "
+            "completely or leave it out."
         )
     _check_categories(domain, given)
     return 100 * sum(truth[number] == category for number, category in given) / len(truth)
@@ -69,12 +70,12 @@ def _check_categories(domain: str, given: Pairs) -> None:
         raise ValueError(
             f"domain {domain!r}: {len(odd):,} answers have a category that it does not have, such "
             f"as {odd[0][1]} of image {odd[0][0]}; expected {known[0]} to {known[-1]}. A category "
-            f"is {known[0]} and the class's place in the domain, counted from 0."
+            f"is {known[0]} plus the label, which counts from 0."
         )
 
 
 def read_submission(path: str | Path) -> Pairs:
-    """Return image number and category of each answer in a file, in its order.
+    """Return image number and category of each answer in a file, in the file's order.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -97,7 +98,7 @@ def read_submission(path: str | Path) -> Pairs:
 
 
 def _by_domain(given: Pairs, path: str | Path) -> dict[str, list[tuple[int, int]]]:
-    """Return a submission's answers by the domain in whose block the image's number lies."""
+    """Return a submission's answers by domain; the block of an image's number tells which."""
     blocks = {facts.category_base // BLOCK: name for name, facts in DECATHLON.items()}
     if nowhere := [number for number, _ in given if number // BLOCK not in blocks]:
         raise ValueError(
@@ -112,11 +113,11 @@ def _by_domain(given: Pairs, path: str | Path) -> dict[str, list[tuple[int, int]
 
 
 def read_labels(labels: str | Path, domain: str) -> dict[int, int]:
-    """Return a domain's categories by image number.
+    """Return the categories of a domain's test images, by image number.
 
     Args:
-      labels: folder or zip file of COCO-style `<domain>_test.json`; a zip file is read in place.
-      domain: the challenge's name.
+      labels: folder or zip file with COCO-style `<domain>_test.json`; a zip file is read in place.
+      domain: the challenge's name of it.
 
     Raises:
       FileNotFoundError: there is no such file.

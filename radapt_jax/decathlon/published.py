@@ -1,6 +1,6 @@
-"""Published results on the Visual Decathlon, to be put beside our own.
+"""Published results on the Visual Decathlon, for comparison with our own.
 
-The accuracies are those that the papers print, on the challenge's test split:
+The accuracies are those printed in the papers, on the challenge's test split:
 
 - Rebuffi, Bilen and Vedaldi, "Learning multiple visual domains with residual adapters", NIPS 2017
 - Rebuffi, Bilen and Vedaldi, "Efficient parametrization of multi-domain deep neural networks",
@@ -24,11 +24,14 @@ from radapt_jax.decathlon.score import decathlon_score
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """One method's line in a paper.
+    """The results of one method in a paper.
 
-    `key` is the recipe's name where this library has one, `reference` says authors, venue and
-    year, `ratio` is the parameters of all ten domains over one backbone's (None: not printed),
-    and `accuracies` holds top-1 in percent by decathlon domain.
+    Args:
+      key: the recipe's name, if this library has one.
+      method: its name in the paper.
+      reference: authors, venue and year.
+      ratio: parameters of all ten domains over one backbone's; None: not printed.
+      accuracies: top-1 in percent by decathlon domain.
     """
 
     key: str
@@ -49,7 +52,7 @@ class Published:
 
     @property
     def score(self) -> float:
-        """Decathlon score, of the rounded accuracies: within 2.5 points of the printed one."""
+        """Decathlon score of the rounded accuracies: within 2.5 points of the printed score."""
         return decathlon_score(self.accuracies)
 
 

@@ -1,4 +1,4 @@
-"""The Visual Decathlon's score: points that grow with the square of what an error falls short."""
+"""The Visual Decathlon's score: points that grow quadratically as an error falls below a limit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from radapt_jax.data.decathlon.facts import DECATHLON, decathlon_name
 
 
 class Points(NamedTuple):
-    """What a domain brings to the score.
+    """What a domain adds to the score.
 
-    `accuracy` in percent, `points` from 0 to 1000, and `next_point` the points that one more
-    percent of accuracy would bring (at 99 % and above: those that are left up to 100 %).
+    Args:
+      accuracy: in percent.
+      points: from 0 to 1000.
+      next_point: points that one more percent of accuracy would add (from 99 % on: those that are
+        left up to 100 %).
     """
 
     accuracy: float
@@ -22,16 +25,20 @@ class Points(NamedTuple):
 
 
 def largest_error(name: str) -> float:
-    """Return the error in percent that brings no points: twice that of 2017's finetuning."""
+    """Return the error in percent at which points begin: twice that of finetuning in 2017.
+
+    Raises:
+      KeyError: the decathlon has no such domain.
+    """
     return 2 * (100 - DECATHLON[name].baseline)
 
 
 def decathlon_score(accuracies: Mapping[str, float]) -> float:
     """Return S = Σ_d 1000 max(0, 1 - E_d / E_d^max)², the score of the Visual Decathlon.
 
-    E_d is the error on domain d and E_d^max twice that of the finetuning baseline of 2017, which
-    hence scores 2500 (Rebuffi et al., NIPS 2017, section 4, and the challenge's rules). Fewer than
-    ten domains give their part of the score: the sum over the domains there are.
+    E_d is the error on domain d, and E_d^max is twice that of the finetuning baseline of 2017,
+    which therefore scores 2500 (Rebuffi et al., NIPS 2017, section 4, and the challenge's rules).
+    With fewer than ten domains, the score is the sum over those given.
 
     Args:
       accuracies: top-1 in percent by decathlon domain; `vgg_flowers` is `vgg-flowers`.
@@ -40,9 +47,8 @@ def decathlon_score(accuracies: Mapping[str, float]) -> float:
       Points: at most 1000 for each domain given.
 
     Raises:
-      ValueError: no domain, one the decathlon does not have, one domain under two spellings, an
-        accuracy outside [0, 100] or not finite, or accuracies that look like fractions: none
-        is above 1.
+      ValueError: no domain is given, one is not of the decathlon or is given in two spellings, an
+        accuracy is not in [0, 100], or the accuracies look like fractions, none being above 1.
     """
     points = decathlon_points(accuracies)
     if all(domain.accuracy <= 1 for domain in points.values()):
@@ -56,14 +62,14 @@ def decathlon_score(accuracies: Mapping[str, float]) -> float:
 def decathlon_points(accuracies: Mapping[str, float]) -> dict[str, Points]:
     """Return each domain's points and those of one more percent, in the decathlon's order.
 
-    The equation is that of `decathlon_score`. Accuracies of at most 1 are taken for the percent
-    that they are: a run of a few steps may be that bad.
+    The equation is that of `decathlon_score`. Accuracies of at most 1 count as percent too, since
+    a run of a few steps may be that bad.
 
     Args:
       accuracies: top-1 in percent by decathlon domain; `vgg_flowers` is `vgg-flowers`.
 
     Raises:
-      ValueError: as `decathlon_score`, fractions apart.
+      ValueError: as `decathlon_score`, except for fractions.
     """
     percent = _checked(accuracies)
     return {name: _points(name, percent[name]) for name in DECATHLON if name in percent}
@@ -78,7 +84,7 @@ def _points(name: str, accuracy: float) -> Points:
 
 
 def _checked(accuracies: Mapping[str, float]) -> dict[str, float]:
-    """Return the accuracies by the decathlon's spelling of their domains."""
+    """Return the accuracies, with domains in the decathlon's spelling."""
     if not accuracies:
         raise ValueError(
             "found no accuracies; expected top-1 in percent by domain, e.g. {'svhn': 96.55}."

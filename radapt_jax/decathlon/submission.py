@@ -1,4 +1,4 @@
-"""The Visual Decathlon's test images: a family's answers, submitted or scored."""
+"""A family's answers for the Visual Decathlon's test images: written to a file, or scored."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
-    """What is submitted for one image: its number, and the category it is said to show."""
+    """The answer for one image: its number, and the category that the network predicts."""
 
     image_id: int
     category_id: int
 
 
 def challenge_domains(family: Family) -> dict[str, str]:
-    """Return the family's names of domains with the challenge's images, by the challenge's name.
+    """Return the domains that have the challenge's images: the family's names by the challenge's.
 
-    Of two with the same images the first one counts.
+    If two domains have the same images, the first one counts.
     """
     found: dict[str, str] = {}
     for name in family:
@@ -42,11 +42,12 @@ def challenge_domains(family: Family) -> dict[str, str]:
 def answers(family: Family, domains: Iterable[str] = (), **evaluation: Any) -> dict[str, list]:
     """Return the answers for all test images of decathlon domains, by the challenge's names.
 
-    An image that cannot be read is answered too: by the first category.
+    Images that cannot be read get the first category.
 
     Args:
-      domains: the challenge's names; default: all ten.
-      evaluation: `cache_dir`, and `data_dir`, `batch_size`, `dtype`, `crops` as of
+      family: with the domains.
+      domains: the family's or the challenge's names; default: all ten.
+      evaluation: `cache_dir`, and optionally `data_dir`, `batch_size`, `dtype` and `crops`, as in
         `evaluate.evaluate_family`.
 
     Raises:
@@ -60,7 +61,7 @@ def answers(family: Family, domains: Iterable[str] = (), **evaluation: Any) -> d
     if missing := [name for name in wanted if name not in there]:
         raise ValueError(
             f"the family has no domain {', '.join(missing)}, only {', '.join(there) or 'none'} of "
-            "the decathlon, and a whole submission needs all ten. Train them, or name those to "
+            "the decathlon, and a complete submission needs all ten. Train them, or name those to "
             "answer: --domains."
         )
     return {name: _answers(family, name, there[name], **evaluation) for name in wanted}
@@ -80,9 +81,9 @@ def _answers(
     numbers = images.ids[images.index]
     if (numbers < 0).any():
         raise ValueError(
-            f"domain {name!r}: its test images have no numbers, which a submission needs. Prepare "
-            "them from the official archives (python -m radapt_jax decathlon prepare), and train "
-            "with --config.data.source=decathlon."
+            f"domain {name!r}: its test images have no numbers, but a submission needs them. "
+            "Prepare the domain from the official archives (python -m radapt_jax decathlon "
+            "prepare), and train with --config.data.source=decathlon."
         )
     base = DECATHLON[known].category_base
     judged = predict_domain(family, name, images, **evaluation)
@@ -96,35 +97,41 @@ def _answers(
 
 
 def write_submission(found: Mapping[str, Sequence[Answer]], path: str | Path) -> None:
-    """Write the flat list of {image_id, category_id} of all domains, in the order of image_id.
+    """Write the flat JSON list of {image_id, category_id} of all domains, sorted by image_id.
 
     Raises:
-      ValueError: two images have one number.
-      OSError: nothing can be written there; a file that was there is as it was.
+      ValueError: two images have the same number.
+      OSError: nothing can be written there; a file that is there stays unchanged.
     """
     path = Path(path)
     check_file_place(path)
     if len(found) < len(DECATHLON):
-        log.warning("a submission of %d domains only; a whole one has ten.", len(found))
+        log.warning("a submission of only %d domains; a complete one has ten.", len(found))
     flat = sorted(answer for part in found.values() for answer in part)
     numbers = [answer.image_id for answer in flat]
     if len(set(numbers)) < len(numbers):
-        raise ValueError("two test images have one number; the data are not the challenge's.")
+        raise ValueError(
+            "two test images have one number, so the data are not the challenge's. Prepare the "
+            "domains from the official archives: python -m radapt_jax decathlon prepare."
+        )
     files.write_atomically(path, json.dumps([answer._asdict() for answer in flat]) + "\n")
 
 
 def score_answers(
     family: Family, found: Mapping[str, Sequence[Answer]], labels: str | Path, crops: int = 1
 ) -> list[Result]:
-    """Return one row a domain: its answers judged by `<domain>_test.json`.
+    """Return a result for each domain, its answers scored by `<domain>_test.json`.
 
     Args:
-      labels: folder or zip file of these files.
-      crops: views of an image that were averaged, for the table.
+      family: that gave the answers.
+      found: the answers by the challenge's names, from `answers`.
+      labels: folder or zip file with these JSON files.
+      crops: views of each image that were averaged, for the table.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is not in the COCO format, or is of other images.
+      FileNotFoundError: there are no labels for a domain.
+      KeyError: the family has no such domain.
+      ValueError: labels are not in the COCO format, or do not match the answers.
     """
     there = challenge_domains(family)
     rows = []

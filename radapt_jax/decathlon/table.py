@@ -1,4 +1,4 @@
-"""Table 1 of the paper (CVPR 2018) with our results in it, and what a score is made of."""
+"""Table 1 of the paper (CVPR 2018) with our results in it, and the points behind a score."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Line:
     """One of our lines in the table.
 
     Args:
-      label: what the line is called, e.g. the recipe's name or the run's.
-      method: the recipe's name; the line of that key in `published()` is put underneath.
+      label: of the line, e.g. the name of the recipe or of the run.
+      method: the recipe's name; the line with this key in `published()` follows underneath.
       ratio: parameters of all domains over one backbone's; None: not known.
       accuracies: top-1 in percent by decathlon domain; None: not evaluated.
       note: what it was trained and evaluated on, e.g. "trained on train, evaluated on val".
@@ -48,7 +48,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """A line of the table before it is made of strings; mean and score are of what is there."""
+    """A line of the table as numbers; mean and score are over the domains that are there."""
 
     label: str
     ratio: float | None
@@ -71,7 +71,7 @@ class _Entry:
         return (self.label, ratio, *percent, score)
 
     def fields(self) -> tuple[str, ...]:
-        """Return the numbers as CSV has them: in full, without signs, empty where missing."""
+        """Return the cells for CSV: full numbers without units, empty if missing."""
         numbers = (self.ratio, *self.accuracies, self.mean, self.score)
         plain = ("" if number is None else f"{number:.10g}" for number in numbers)
         return (self.label, *plain, str(len(self.known)), self.note)
@@ -106,14 +106,14 @@ def decathlon_table(
     """Return the paper's table 1: our results, each above the published one of its method.
 
     The columns are the parameters over one backbone's, top-1 in percent on ten domains, their
-    mean and the decathlon score S. Mean and S are of the domains there are, and S says how many
-    of ten where some are missing. Notes say what our lines were trained and evaluated on.
+    mean and the decathlon score S. If domains are missing, mean and S are over the others, and S
+    says how many of ten these are. Notes say what our lines were trained and evaluated on.
 
     Args:
-      results: our lines; a method that no paper has stands alone.
+      results: our lines; a method that is in no paper has no published line.
       style: "text", "markdown", "csv" (plain numbers, and columns for the number of domains and
         the note) or "latex".
-      all_published: let the other published results follow.
+      all_published: append the other published results.
 
     Raises:
       ValueError: an unknown style, or accuracies that `decathlon_points` refuses.
@@ -137,9 +137,12 @@ def decathlon_table(
 
 
 def results_of(runs: Mapping[str, Sequence[Result]]) -> list[Line]:
-    """Return a line for every run with domains of the challenge, by the run's name.
+    """Return a line for every run that has domains of the challenge.
 
-    Of two domains with the same images the first one counts.
+    If two domains have the same images, the first one counts.
+
+    Args:
+      runs: results by the name of the run.
     """
     own = {name: _of_challenge(rows) for name, rows in runs.items()}
     methods = {name: _method(ours) for name, ours in own.items()}
@@ -174,7 +177,7 @@ def _of_challenge(rows: Sequence[Result]) -> list[Result]:
 
 
 def _method(rows: Sequence[Result]) -> str:
-    """Return how most target domains were trained; of a source alone, how that was."""
+    """Return how most target domains were trained; without targets, how the source domain was."""
     targets = [row.method for row in rows if not row.source] or [row.method for row in rows]
     return max(targets, key=targets.count, default="")
 
@@ -182,9 +185,17 @@ def _method(rows: Sequence[Result]) -> str:
 def run_tables(
     runs: Mapping[str, Sequence[Result]], style: str = "text", *, all_published: bool = False
 ) -> str:
-    """Return the tables of some runs: each with its domains, then the paper's table 1.
+    """Return the table of each run's domains, then the paper's table 1.
 
-    Runs without domains of the challenge have no table 1. In CSV and LaTeX it comes alone.
+    Runs without domains of the challenge have no table 1. In CSV and LaTeX, table 1 stands alone.
+
+    Args:
+      runs: results by the name of the run.
+      style: as in `decathlon_table`.
+      all_published: as in `decathlon_table`.
+
+    Raises:
+      ValueError: as `decathlon_table`.
     """
     results = results_of(runs)
     table = decathlon_table(results, style, all_published=all_published) if results else ""
@@ -204,15 +215,15 @@ def run_tables(
 def points_table(
     accuracies: Mapping[str, float], style: str = "text", *, notes: Sequence[str] = ()
 ) -> str:
-    """Return what each domain brings to the decathlon score, and S in the last line.
+    """Return what each domain adds to the decathlon score, and S in the last line.
 
-    The columns are top-1, error and the largest error that still brings nothing, in percent, the
-    domain's points, and those that one more percent would bring.
+    The columns are top-1, error and the error at which points begin, in percent, the domain's
+    points, and those that one more percent of accuracy would add.
 
     Args:
       accuracies: top-1 in percent by decathlon domain.
       style: "text", "markdown", "csv" or "latex".
-      notes: lines under the table, e.g. what it was evaluated on; CSV has none.
+      notes: lines under the table, e.g. what was evaluated; CSV has none.
 
     Raises:
       ValueError: an unknown style, or accuracies that `decathlon_points` refuses.

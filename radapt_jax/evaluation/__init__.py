@@ -1,4 +1,4 @@
-"""Top-1 of one domain, and of all domains of a family.
+"""Evaluation: top-1 of one domain, and of all domains of a family.
 
 Start with `evaluate.evaluate_family`. `step` is the compiled step, and `result` one line of a
 table.

@@ -1,4 +1,4 @@
-"""Top-1 of a domain, and of all domains of a family."""
+"""Evaluates a domain, or all domains of a family: predictions, top-1 and loss."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Predicted(NamedTuple):
-    """What a network says of the images of a split, in order: labels and losses (nats)."""
+    """What a network predicts for the images of a split, in order: labels and losses (nats)."""
 
     predicted: np.ndarray  # int32 (n,)
     losses: np.ndarray  # float32 (n,)
@@ -45,12 +45,16 @@ def predict_split(
     devices: int,
     crops: int = 1,
 ) -> Predicted:
-    """Run a network over every image of a split.
+    """Return what a network predicts for every image of a split.
 
     Args:
-      eval_step: of `step.make_eval_step`.
+      eval_step: from `step.make_eval_step`.
+      variables: `params`, `adapters` and `batch_stats`.
       pixels: of the split.
-      crops: views of an image whose probabilities are averaged; see `views.eval_views`.
+      domain: says how images are cropped.
+      batch_size: images over all devices; a multiple of `devices`.
+      devices: how many there are, over all processes.
+      crops: views of each image whose probabilities are averaged; see `views.eval_views`.
     """
     found: list[tuple[int, Mapping[str, Any]]] = []
     shares = batches.eval_batches(pixels, domain, batch_size, devices, crops, distributed.place())
@@ -75,7 +79,10 @@ class Scores:
 def scores_of(judged: Predicted, labels: np.ndarray, left_out: int = 0) -> Scores:
     """Return the scores of images with known labels.
 
-    The `left_out` images that could not be read count as wrong, and not in the loss.
+    Args:
+      judged: what a network predicts for them.
+      labels: int32 (n,).
+      left_out: images that cannot be read; they count as wrong, but not in the loss.
     """
     count = len(labels) + left_out
     return Scores(
@@ -129,22 +136,28 @@ def evaluate_family(
     dtype: Any = jnp.float32,
     crops: int = 1,
 ) -> list[Result]:
-    """Evaluate domains of a family (default: all) on one split.
+    """Evaluate domains of a family on one split, and return a result for each.
 
-    A domain without a labelled test split is evaluated on val; the row says so. Among all
-    domains, one whose images are not there or not known, or may all have been trained on, gets a
-    row without top-1, and a warning.
+    A domain without a labelled test split is evaluated on val, as its result says. If no domains
+    are named, a domain whose images are missing or unknown, or may all have been trained on, gets a
+    result without top-1, and a warning.
 
     Args:
+      family: with the domains.
+      domains: their names; default: all.
+      split: "test", "val" or "train".
+      cache_dir: where decoded images are kept.
       data_dir: where the images are now, if they have moved.
-      crops: views of an image whose probabilities are averaged: 1 (the centre), 5 (and the
-        corners) or 10 (and mirrored, for domains that are).
+      batch_size: images over all devices; rounded up to a multiple of their number.
+      dtype: of the computation.
+      crops: views of each image whose probabilities are averaged: 1 (the centre), 5 (also the
+        corners) or 10 (also mirrored, for domains that mirror in training).
 
     Raises:
-      KeyError: no such domain.
-      FileNotFoundError: the images of a domain that was asked for by name are not there.
-      ValueError: a domain that was asked for does not say where its images are, or they have
-        other classes, or are not divided into train and val as its training did.
+      KeyError: there is no such domain.
+      FileNotFoundError: the images of a domain that is named are not there.
+      ValueError: it is not known where the images of a domain that is named are; images have other
+        classes; or they are not split into train and val as in training.
     """
     rows = []
     for name in family.domains if domains is None else domains:
@@ -179,7 +192,17 @@ def predict_domain(
     dtype: Any = jnp.float32,
     crops: int = 1,
 ) -> Predicted:
-    """Return what one domain of a family says of the images of a split."""
+    """Return what one domain of a family predicts for the images of a split.
+
+    Args:
+      family: with the domain.
+      name: of the domain.
+      images: the split.
+      batch_size, dtype, crops: as in `evaluate_family`.
+
+    Raises:
+      KeyError: there is no such domain.
+    """
     devices = distributed.devices()
     batch_size = -(-batch_size // len(devices)) * len(devices)
     member = family[name]
@@ -190,11 +213,15 @@ def predict_domain(
 
 
 def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, Source]:
-    """Open a domain's images where its card says they are, or under `data_dir`.
+    """Return a domain's data spec, and the source of its images.
+
+    Args:
+      member: the domain.
+      data_dir: where the images are, if not where its card says.
 
     Raises:
       FileNotFoundError: they are not there.
-      ValueError: the card does not say where, or their classes are others.
+      ValueError: the card does not say where they are, or they have other classes.
     """
     name, spec = member.domain.name, member.data
     if spec is None:
@@ -206,14 +233,15 @@ def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, 
     if not spec.dir and spec.source != "embedded":
         raise FileNotFoundError(
             f"domain {name!r} came as a file, which does not say where its images are; expected a "
-            f"folder with those of {spec.dataset or spec.name!r} (source {spec.source!r}). Say "
-            "where they are: --data_dir DIR."
+            f"folder with those of {spec.dataset or spec.name!r} (source of images: "
+            f"{spec.source!r}). Say where they are: --data_dir DIR."
         )
     source = spec.open()
     if source.classes != member.domain.classes:
         raise ValueError(
             f"domain {name!r}: found classes {list(source.classes[:3])}... "
             f"({len(source.classes)}), trained with {list(member.domain.classes[:3])}... "
-            f"({member.domain.num_classes}). The images are not those it was trained on."
+            f"({member.domain.num_classes}). These are not the images it was trained on; say where "
+            "those are: --data_dir DIR."
         )
     return spec, source

@@ -13,12 +13,20 @@ from radapt_jax.family.member import Member
 class Result:
     """One line of the final table.
 
-    `challenge` is the name of the Visual Decathlon for a domain with its images, or None. `images`
-    counts the training images, which are of the splits `trained_on`, and `count` those
-    evaluated, on `split`; `top1` (percent) is None where
-    the images are not there. `ratio` is over the backbone's parameters, heads apart, and `basis`
-    that of the β that the family's jointly compressed domains share. `source` marks the domain
-    that brings the shared weights.
+    Args:
+      domain: its name.
+      method: how it was trained.
+      classes: class count.
+      images: count of training images.
+      split: what it was evaluated on.
+      count: of the images evaluated.
+      top1: in percent; None: not evaluated.
+      parameters: how many the domain brings, head included.
+      ratio: its parameters over the backbone's, without heads.
+      basis: parameters of the β that jointly compressed domains share, over the backbone's.
+      source: whether this is the source domain, which brings the shared weights.
+      trained_on: which training images were used, e.g. "train" or "10 % of train".
+      challenge: the Visual Decathlon's name of a domain with its images, or None.
     """
 
     domain: str
@@ -37,12 +45,23 @@ class Result:
 
 
 def shown_split(split: str, crops: int) -> str:
-    """Return what a table says of the images that were evaluated."""
+    """Return how a table describes the images that were evaluated."""
     return split if crops == 1 else f"{split}, {crops} crops"
 
 
 def row_of(family: Family, name: str, split: str, count: int, top1: float | None) -> Result:
-    """Return the line of one domain, given how many images of `split` were how well predicted."""
+    """Return the result of one domain.
+
+    Args:
+      family: with the domain.
+      name: of the domain.
+      split: what it was evaluated on.
+      count: of the images evaluated.
+      top1: in percent; None: not evaluated.
+
+    Raises:
+      KeyError: there is no such domain.
+    """
     member = family[name]
     return Result(
         domain=name,
@@ -62,7 +81,7 @@ def row_of(family: Family, name: str, split: str, count: int, top1: float | None
 
 
 def _trained_on(member: Member) -> str:
-    """Return which training images were used."""
+    """Return which training images were used, in words."""
     spec = member.data
     if spec is None:
         return "train"
@@ -72,7 +91,7 @@ def _trained_on(member: Member) -> str:
 
 
 def challenge_name(member: Member) -> str | None:
-    """Return the Visual Decathlon's name of a domain, if its images are the challenge's."""
+    """Return the Visual Decathlon's name of a domain that has the challenge's images, or None."""
     if member.data is None or member.data.source != "decathlon":
         return None
     return decathlon_name(member.data.dataset or member.data.name)

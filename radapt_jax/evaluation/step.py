@@ -30,9 +30,14 @@ def make_eval_step(
 ) -> EvalStep:
     """Return the compiled `step(variables, batch, resident)` of evaluation.
 
-    It returns "predicted" labels and "loss" (nats) of each image, (devices, b / devices), to every
-    process those of all. `batch` is one of `batches.eval_batches`; probabilities are averaged over
-    the views of an image.
+    The step returns "predicted" labels and "loss" (nats) of each image, (devices, b / devices), for
+    all devices to every process. Probabilities are averaged over the views of an image.
+
+    Args:
+      spec: the model spec.
+      domain: its class count, mean, std and size are compiled in.
+      devices: all devices; a `batch` comes from `batches.eval_batches` for as many.
+      dtype: of the computation.
     """
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype)

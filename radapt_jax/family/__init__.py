@@ -1,8 +1,7 @@
 """The user's object: shared weights, and a bank of domains that were trained on them.
 
-Start with `family.Family`. `shared` and `member` are what it holds, `card` and `checkpoint` how
-that is saved, `adapter_file` is one domain as a file, and `predict` one call for one domain or
-many.
+Start with `family.Family`. `shared` and `member` are what it holds, `card` and `checkpoint` save
+it, `adapter_file` is one domain as a file, and `predict` runs images of one domain or of many.
 """
 
 from radapt_jax.family.family import Family

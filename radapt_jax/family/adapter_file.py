@@ -1,8 +1,7 @@
 """One domain as one file: safetensors, with the domain's facts and checksums in its metadata.
 
-Where its images lay is left out: the file is made to go to others.
-
-Nothing is pickled. Reading checks the description, then shapes and dtypes, then every value.
+The folders of its images are left out, since the file is meant to be passed on. Nothing is pickled.
+Reading checks the facts, then shapes and dtypes, then every value.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def write(member: Member, path: str | Path) -> None:
     """Write a domain to a safetensors file, replacing one that is there.
 
     Raises:
-      OSError: nothing can be written there; a file that was there is as it was.
+      OSError: nothing can be written there; a file that is there stays unchanged.
     """
     path = Path(path)
     check_file_place(path)
@@ -44,11 +43,11 @@ def write(member: Member, path: str | Path) -> None:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Return the facts in a domain's file, without its arrays.
+    """Return the facts in a domain's file, without reading its arrays.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is no safetensors file, or not one of a domain, or its facts are damaged.
+      ValueError: it is no safetensors file, holds no domain, or its facts are damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"found no file {path}.")
@@ -60,7 +59,9 @@ def read_card(path: str | Path) -> dict[str, Any]:
     if KEY not in metadata:
         raise ValueError(f"{path} holds no radapt_jax domain; expected {KEY!r} in its metadata.")
     if _digest(metadata[KEY]) != metadata.get("sha256"):
-        raise ValueError(f"{path} is damaged: its facts do not have the checksum they came with.")
+        raise ValueError(
+            f"{path} is damaged: its facts do not match their checksum. Get the file again."
+        )
     return parse_card(metadata[KEY], str(path))
 
 
@@ -68,11 +69,12 @@ def read(path: str | Path, backbones: Backbones | None = None) -> Member:
     """Read a domain from a safetensors file.
 
     Args:
-      backbones: networks of one's own, by name.
+      path: of the file.
+      backbones: your own networks, by name.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is no such file, or its facts, shapes, dtypes or values are not consistent.
+      ValueError: it holds no domain, or its facts, shapes, dtypes and values do not agree.
     """
     card = read_card(path)
     empty = Member.from_card(card, str(path), backbones=backbones)

@@ -1,4 +1,4 @@
-"""The domains of a family: all in memory, or the last used of those that are on disk."""
+"""The domains of a family: all in memory, or only the most recently used of those on disk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from radapt_jax.family.member import Member
 
 
 class Bank:
-    """Domains by name; see `open` for those that are on disk.
+    """Domains by name; see `open` for those that are on disk. Callers check that a name exists.
 
-    Every domain that is held has a version, which no other has or had in this bank: what is made of
-    a domain is kept under its version, and is of no use any more when that is no longer held.
+    Every domain in memory has a version that is unique in this bank. Whatever is computed from a
+    domain is kept under its version, and is stale once that version is no longer in memory.
     """
 
-    at_most: int | None = None  # of those on disk that are held in memory; None: all are held
+    at_most: int | None = None  # domains from disk that are held in memory; None: all
     _read: Callable[[str], Member]
 
     def __init__(self) -> None:
@@ -29,22 +29,23 @@ class Bank:
         self._on_disk: dict[str, int] = {}  # class counts
         self._lock = threading.RLock()
         self._pinned: set[str] = set()
-        self._members: dict[str, Member] = {}  # those on disk in the order of their use
+        self._members: dict[str, Member] = {}  # the most recently used last
         self._arrays: dict[str, dict[str, Any]] = {}
 
     def open(self, on_disk: Mapping[str, int], read: Callable[[str], Member], at_most: int) -> None:
-        """Add domains that are on disk, to be read when they are first asked for.
+        """Add domains that are on disk; each is read when it is first used.
 
         Args:
           on_disk: their class counts, by name.
-          read: reads one.
-          at_most: so many of them are held in memory, the last used ones; pinned ones apart.
+          read: reads one by name.
+          at_most: how many of them to hold in memory, the most recently used; pinned domains do
+            not count.
         """
         self._on_disk, self._read, self.at_most = dict(on_disk), read, at_most
 
     @property
     def names(self) -> set[str]:
-        """Names of all domains, in memory or not."""
+        """Names of all domains, in memory or on disk."""
         with self._lock:
             return self._members.keys() | self._on_disk.keys()
 
@@ -52,11 +53,15 @@ class Bank:
         return self._found(name)[0]
 
     def variables(self, name: str) -> dict[str, Any]:
-        """Return a domain's own collections, as arrays of JAX."""
+        """Return a domain's own collections, as JAX arrays."""
         return self._found(name)[1]
 
     def classes(self, name: str) -> int:
-        """Return a class count, without reading the domain."""
+        """Return a domain's class count, without reading the domain.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
         with self._lock:
             held = self._members.get(name)
             return self._on_disk[name] if held is None else held.domain.num_classes
@@ -67,7 +72,7 @@ class Bank:
             return list(self._members)
 
     def version(self, name: str) -> int:
-        """Return the version of a domain, which is read if it is not held."""
+        """Return the version of a domain, after reading it if it is not in memory."""
         with self._lock:
             self._found(name)
             return self._versions[name]
@@ -78,33 +83,39 @@ class Bank:
             return set(self._versions.values())
 
     def add(self, name: str, member: Member) -> None:
-        """Hold a domain that is in memory alone, or replaces the one on disk from now on."""
+        """Hold a domain in memory; from now on it replaces one of that name on disk."""
         with self._lock:
             self._on_disk.pop(name, None)
             self._hold(name, member)
 
     def remove(self, name: str) -> None:
+        """Forget a domain; nothing is deleted from disk.
+
+        Raises:
+          KeyError: it is not in memory.
+        """
         with self._lock:
             self._on_disk.pop(name, None)
             self._pinned.discard(name)
             self._let_go(name)
 
     def pin(self, name: str) -> None:
-        """Read a domain, and hold it however many others are read."""
+        """Read a domain, and keep it in memory however many others are read."""
         with self._lock:
             self._found(name)
             self._pinned.add(name)
 
     def unpin(self, name: str) -> None:
+        """Count a domain among the `at_most` again; no effect on one that is not pinned."""
         with self._lock:
             self._pinned.discard(name)
             self._make_room()
 
     def _found(self, name: str) -> tuple[Member, dict[str, Any]]:
-        """Return a domain and its arrays; threads may ask for others meanwhile.
+        """Return a domain and its arrays; safe when several threads ask.
 
         Raises:
-          ValueError: it has other classes on disk than when the bank was made.
+          ValueError: its class count on disk has changed since the bank was made.
         """
         with self._lock:
             if name not in self._members:

@@ -1,7 +1,7 @@
 """Cards: the facts that are saved beside variables, as JSON.
 
-Format 2 describes backbones and adapters by their own options. Format 1, of ResNet-26 and five
-adapter kinds, is read too; what it means is in `Shared.from_card` and `ModelSpec.from_json`.
+Format 2 describes backbones and adapters by their own options. Format 1, which knows ResNet-26 and
+five adapter kinds, is still read; see `Shared.from_card` and `ModelSpec.from_json`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ READABLE = (1, 2)
 
 
 def check_card(card: Mapping[str, Any]) -> None:
-    """Raise TypeError for an entry of the wrong kind, KeyError for one that is missing."""
+    """Check the entries of a domain's card.
+
+    Raises:
+      KeyError: an entry is missing.
+      TypeError: an entry is of the wrong type.
+    """
     kinds = {"method": str, "images": Mapping, "results": Mapping, "sha256": str}
     wrong = [key for key, kind in kinds.items() if not isinstance(card[key], kind)]
     has_own = "params" in card["collections"]
@@ -28,10 +33,10 @@ def check_card(card: Mapping[str, Any]) -> None:
 
 
 def parse_card(text: str | bytes, where: str) -> dict[str, Any]:
-    """Return a card from its JSON text.
+    """Return a card from its JSON text; `where` names it in messages.
 
     Raises:
-      ValueError: it is no JSON object, or of a format that is not read.
+      ValueError: it is no JSON object, is of an unknown format, or describes nothing.
     """
     try:
         card = json.loads(text)

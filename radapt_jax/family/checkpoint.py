@@ -1,11 +1,11 @@
-"""What is on disk: shared weights once, each domain apart, training states apart from both.
+"""A family on disk: the shared weights once, and each domain in a folder of its own.
 
 <workdir>/shared/            Orbax: params             + card.json (network, fingerprint)
 <workdir>/domains/<name>/    Orbax: adapters, ...      + card.json (see `Member.card`)
 <workdir>/training/<name>/   states to resume from (see radapt_jax.train.checkpoints)
 
-Reading changes nothing, so that a family can be loaded while it is trained. Of several processes
-(see radapt_jax.utils.distributed) all save together, and process 0 writes.
+Reading changes nothing, so a family can be loaded while it is being trained. With several processes
+(see radapt_jax.utils.distributed), all call save and process 0 writes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ CARD = "card.json"
 
 
 def save_shared(shared: Shared, workdir: str | Path) -> None:
-    """Write `<workdir>/shared`, replacing what is there."""
+    """Write `<workdir>/shared`, replacing what is there.
+
+    Raises:
+      OSError: it cannot be written; what was saved before is intact.
+    """
     _replace(files.located(workdir) / "shared", {"params": shared.params}, shared.card())
 
 
@@ -40,11 +44,12 @@ def load_shared(workdir: str | Path, backbones: Backbones | None = None) -> Shar
     """Read `<workdir>/shared`.
 
     Args:
-      backbones: networks of one's own, by name.
+      workdir: of a run, or where a family was saved.
+      backbones: your own networks, by name.
 
     Raises:
-      FileNotFoundError: no shared weights there.
-      ValueError: the arrays are not those that were saved.
+      FileNotFoundError: there are no shared weights.
+      ValueError: the card describes none, or the arrays are not those that were saved.
     """
     folder = files.located(workdir) / "shared"
     return _steadily(lambda where: _load_shared(where, backbones), folder)
@@ -59,12 +64,19 @@ def _load_shared(folder: Path, backbones: Backbones | None) -> Shared:
         raise ValueError(f"{folder}/{CARD} describes no shared weights: {error!r}.") from error
     shared = dataclasses.replace(empty, params=_load(folder, expected)["params"])
     if trees.fingerprint(shared.params) != card["sha256"]:
-        raise ValueError(f"{folder} is damaged: its values are not those that were saved.")
+        raise ValueError(
+            f"{folder} is damaged: its values are not those that were saved. Restore it from a "
+            "copy, or train it again."
+        )
     return shared
 
 
 def save_member(member: Member, workdir: str | Path) -> None:
-    """Write `<workdir>/domains/<name>`, replacing what is there."""
+    """Write `<workdir>/domains/<name>`, replacing what is there.
+
+    Raises:
+      OSError: it cannot be written; what was saved before is intact.
+    """
     folder = files.located(workdir) / "domains" / member.domain.name
     _replace(folder, dict(member.variables), member.card())
 
@@ -73,12 +85,14 @@ def load_member(workdir: str | Path, name: str, backbones: Backbones | None = No
     """Read one domain.
 
     Args:
-      backbones: networks of one's own, by name.
+      workdir: of a run, or where a family was saved.
+      name: of the domain.
+      backbones: your own networks, by name.
 
     Raises:
-      FileNotFoundError: no such domain there.
-      ValueError: `name` is none of a domain, the card is another domain's, or shapes, dtypes or
-        values are not those it tells of.
+      FileNotFoundError: there is no such domain.
+      ValueError: `name` cannot name a domain, the card is another domain's, or shapes, dtypes or
+        values do not match it.
     """
 
     def load(folder: Path) -> Member:
@@ -90,11 +104,11 @@ def load_member(workdir: str | Path, name: str, backbones: Backbones | None = No
 
 
 def read_member_card(workdir: str | Path, name: str, backbones: Backbones | None = None) -> Domain:
-    """Read what a domain is, and none of its variables.
+    """Read what a domain is, but none of its variables; see `load_member`.
 
     Raises:
-      FileNotFoundError: no such domain there.
-      ValueError: `name` is none of a domain, or the card is another domain's or none.
+      FileNotFoundError: there is no such domain.
+      ValueError: `name` cannot name a domain, or the card is damaged or another domain's.
     """
 
     def read(folder: Path) -> Domain:
@@ -111,7 +125,7 @@ def _domain_folder(workdir: str | Path, name: str) -> Path:
 def _described(
     folder: Path, name: str, workdir: str | Path, backbones: Backbones | None
 ) -> tuple[dict[str, Any], Member]:
-    """Return the card of a domain, and the member that it describes, without its variables."""
+    """Return the card of a domain, and the member it describes, without variables."""
     card = read_card(folder, f"domain {name!r}", lambda: f"Domains there: {list_members(workdir)}.")
     empty = Member.from_card(card, str(folder), backbones=backbones)
     if empty.domain.name != name:
@@ -131,6 +145,12 @@ def list_members(workdir: str | Path) -> list[str]:
 
 
 def read_card(folder: Path, what: str, hint: Callable[[], str]) -> dict[str, Any]:
+    """Return the card in a folder; `what` is expected there, and `hint` says what to do.
+
+    Raises:
+      FileNotFoundError: there is no card.
+      ValueError: see `card.parse_card`.
+    """
     path = folder / CARD
     if not path.is_file():
         raise FileNotFoundError(f"found no {what} at {folder} (no {CARD}). {hint()}")
@@ -138,7 +158,7 @@ def read_card(folder: Path, what: str, hint: Callable[[], str]) -> dict[str, Any
 
 
 def clean(workdir: str | Path) -> None:
-    """Put right what killed saves left; for the process alone that writes there."""
+    """Recover the workdir after killed saves; only for the process that writes there."""
     workdir = files.located(workdir)
     domains = (workdir / "domains").glob(".*.*")
     names = {leftover.stem[1:] for leftover in domains if leftover.suffix in (".new", ".old")}
@@ -147,7 +167,7 @@ def clean(workdir: str | Path) -> None:
 
 
 def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> None:
-    """Write a checkpoint with its card beside the old one, then put it in its place."""
+    """Write a checkpoint and its card beside the old one, then move it into place."""
     new, old = _beside(folder)
 
     def make_room() -> None:
@@ -169,12 +189,12 @@ def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> Non
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:
-    """Return where a folder is written, and where it is moved aside."""
+    """Return where the new folder is written, and where the old one is moved aside."""
     return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
 
 
 def _settle(folder: Path) -> None:
-    """Put a folder back that was moved aside, and remove the leftovers of killed replacements."""
+    """Move a folder back if only its old copy is left, and remove what killed saves left behind."""
     new, old = _beside(folder)
     if old.is_dir() and not folder.exists():
         os.replace(old, folder)
@@ -183,7 +203,7 @@ def _settle(folder: Path) -> None:
 
 
 def _steadily(read: Callable[[Path], Any], folder: Path) -> Any:
-    """Read a checkpoint that another process may replace meanwhile; it is read again then."""
+    """Read a checkpoint; if another process replaces it meanwhile, read it again."""
     while True:
         before = _identity(folder)
         _, old = _beside(folder)
@@ -195,7 +215,7 @@ def _steadily(read: Callable[[Path], Any], folder: Path) -> Any:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Tell a folder from another one of its name; None: there is none."""
+    """Return what tells a folder from one that replaces it; None if there is none."""
     try:
         found = folder.stat()
     except FileNotFoundError:
@@ -204,7 +224,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _load(folder: Path, expected: trees.Tree) -> dict[str, Any]:
-    """Read a checkpoint after its shapes and dtypes; Orbax itself would cast without a word."""
+    """Check a checkpoint's shapes and dtypes, then read it; Orbax alone would cast silently."""
     path = folder / VARIABLES
     try:
         metadata = trees.flatten(ocp.metadata(path).metadata)

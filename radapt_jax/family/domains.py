@@ -1,4 +1,4 @@
-"""Which domains a family has, and what each of them is made of."""
+"""The domains of a family: what there is, what each of them holds, adding and removing them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from radapt_jax.utils import trees
 
 
 class Domains:
-    """Shared weights, and domains by name that were trained on them.
+    """Shared weights, and the domains trained on them, by name.
 
     Args:
       shared: the shared weights.
       members: domains to start with.
 
     Raises:
-      ValueError: the shared weights are not of their backbone, or a domain does not fit them.
+      ValueError: the shared weights do not fit their backbone, or a domain does not fit them.
     """
 
     def __init__(self, shared: Shared, members: Iterable[Member] = ()) -> None:
@@ -41,14 +41,15 @@ class Domains:
 
     @property
     def domains(self) -> list[str]:
-        """Names of the domains: the source that w was pre-trained on, then the others, sorted."""
+        """Names of the domains: the source domain first, then the others, sorted."""
         return sorted(self._bank.names, key=lambda name: (name != self.shared.source, name))
 
     def __getitem__(self, domain: str) -> Member:
         """Return what the family holds of one domain.
 
         Raises:
-          KeyError: there is no such domain; the message lists those there are.
+          KeyError: there is no such domain; the message lists the domains.
+          ValueError: a domain that is on disk is damaged.
         """
         self._check_there(domain)
         return self._bank[domain]
@@ -70,12 +71,23 @@ class Domains:
         """Return `params`, `adapters` and `batch_stats` of one domain, for `model.apply`.
 
         `params` are the shared arrays themselves, unless the domain has weights of its own.
+
+        Raises:
+          KeyError: there is no such domain.
         """
         self[domain]
         return {"params": self._params, **self._bank.variables(domain)}
 
     def model(self, domain: str, **runtime: Any) -> Any:
-        """Return the network that `variables(domain)` belong to; `runtime` may hold dtype."""
+        """Return the network that `variables(domain)` belong to.
+
+        Args:
+          domain: its name.
+          runtime: what `ModelSpec.build` takes besides the class count, such as dtype.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
         member = self[domain]
         return member.spec.build(member.domain.num_classes, **runtime)
 
@@ -83,14 +95,14 @@ class Domains:
         """Add a domain under a name, or replace the one of that name.
 
         Args:
-          name: how it is called from now on.
+          name: of the domain in this family.
           domain: for instance `other_family["svhn"]`, or a `Member` made by hand.
 
         Raises:
           TypeError: it is no `Member`.
-          ValueError: it was trained on other shared weights, on another width, its variables have
-            other shapes than its class count and adapter kind need, or its name differs from
-            another's in case alone. Nothing is changed then.
+          ValueError: it was trained on other shared weights or another network, its variables do
+            not have the shapes that its class count and adapter kind need, or its name differs
+            from another's only in case. The family stays unchanged then.
         """
         if not isinstance(domain, Member):
             raise TypeError(
@@ -102,16 +114,20 @@ class Domains:
         self._bank.add(name, self._fitted(name, domain))
 
     def remove(self, name: str) -> Member:
-        """Take a domain out of the family (not off the disk), and return it."""
+        """Take a domain out of the family, but not off the disk, and return it.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
         member = self[name]
         self._bank.remove(name)
         return member
 
     def pin(self, name: str) -> None:
-        """Hold a domain in memory, whatever else is used: it is read now, if it is not there.
+        """Keep a domain in memory, whatever else is used; it is read now if it is on disk.
 
-        Pinned domains do not count among the `at_most` of `load`. Without `at_most` all are held,
-        pinned or not.
+        Pinned domains do not count among the `at_most` of `load`. Without `at_most`, all domains
+        stay in memory, pinned or not.
 
         Raises:
           KeyError: there is no such domain.
@@ -120,7 +136,7 @@ class Domains:
         self._bank.pin(name)
 
     def unpin(self, name: str) -> None:
-        """Let a domain go again when others are used; one that is not pinned stays as it is.
+        """Allow a pinned domain to leave memory again; no effect on one that is not pinned.
 
         Raises:
           KeyError: there is no such domain.
@@ -147,7 +163,7 @@ class Domains:
         return self._joint_fingerprint if member.is_joint else self.fingerprint
 
     def _own_backbone(self) -> Backbones:
-        """Return this family's network, for reading cards that name it."""
+        """Return this family's network by name, for reading cards that mention it."""
         return {self.shared.backbone.name: type(self.shared.backbone)}
 
     def _shared_with(self, domain: str) -> int:
@@ -155,10 +171,20 @@ class Domains:
         return filters if domain == self.shared.source else 0
 
     def parameters(self, domain: str) -> int:
-        """Return how many parameters a domain brings, head in; for the source, the filters too."""
+        """Return how many parameters a domain brings.
+
+        This includes its head and, for the source domain, the shared filters.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
         return self[domain].parameters() + self._shared_with(domain)
 
     def ratio(self, domain: str) -> float:
-        """Return a domain's parameters over the backbone's, heads apart (CVPR 2018, table 1)."""
+        """Return a domain's parameters over the backbone's, without heads (CVPR 2018, table 1).
+
+        Raises:
+          KeyError: there is no such domain.
+        """
         own = self[domain].parameters(head=False) + self._shared_with(domain)
         return own / self.shared.backbone_parameters()

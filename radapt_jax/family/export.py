@@ -1,11 +1,11 @@
-"""Export of one domain to StableHLO: a file that a process with jax alone loads and runs.
+"""Export of one domain to StableHLO: a file that a process can load and run with only jax.
 
     from jax import export
     exported = export.deserialize(open("digits.stablehlo", "rb").read())
     probabilities = exported.call(images)            # uint8 (n, size, size, 3), any n
 
 Class names and the image size are in a JSON file beside it, `<path>.json`, with the sha256 of the
-program that they are of.
+program that they belong to.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from radapt_jax.utils import files
 from radapt_jax.utils.files import check_file_place
 from radapt_jax.utils.programs import make_room
 
-# Those that jax.export documents as built in. It takes any other word too, and writes a program
-# that runs nowhere.
+# The platforms that jax.export documents as built in. It accepts any other word too, and writes a
+# program that runs nowhere.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
@@ -40,16 +40,20 @@ def export(
     path: str | Path,
     platforms: str | Sequence[str] = ("cpu", "cuda"),
 ) -> None:
-    """Write `path` (StableHLO, weights inside, symbolic batch) and `<path>.json` (its facts).
+    """Write `path` (StableHLO with the weights and a symbolic batch) and `<path>.json` (its facts).
 
-    The facts go first: whoever sees the program finds them.
+    The facts are moved into place first, so that whoever finds the program finds them too.
 
     Args:
-      platforms: what it is to run on, one or several of `PLATFORMS`.
+      spec: the model spec.
+      variables: of the network, `params`, `adapters` and `batch_stats`.
+      domain: its facts.
+      path: of the program.
+      platforms: where it can run, one or several of `PLATFORMS`.
 
     Raises:
-      ValueError: no platform, or one that is not known.
-      OSError: nothing can be written there; files that were there are as they were.
+      ValueError: no platform, or an unknown one.
+      OSError: nothing can be written there; files that are there stay unchanged.
     """
     chosen = _checked(platforms)
     path = Path(path)
@@ -77,7 +81,7 @@ def export(
 
 
 def _checked(platforms: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the platforms, each once; a word alone is one platform."""
+    """Return the platforms, each once; a single word is one platform."""
     chosen = tuple(dict.fromkeys([platforms] if isinstance(platforms, str) else platforms))
     unknown = [platform for platform in chosen if platform not in PLATFORMS]
     if unknown or not chosen:
@@ -90,7 +94,7 @@ def _checked(platforms: str | Sequence[str]) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _base_names() -> Iterator[None]:
-    """Let JAX write down the names of source files without the folders of this machine."""
+    """Make JAX record the names of source files without this machine's folders."""
     entry = "jax_hlo_source_file_canonicalization_regex"
     before = getattr(jax.config, entry)
     jax.config.update(entry, r".*[/\\]")

@@ -26,15 +26,18 @@ SHOWN = 8  # domains in a repr
 
 
 class Family(Domains):
-    """Shared weights and the domains that were trained on them.
+    """Shared weights and the domains trained on them.
 
         family = Family.load("runs/quickstart")
         images = family.preprocess(["a.png", "b.png"], domain="digits")
         family.predict(images, domain="digits")     # (2, 10) probabilities
 
     Args:
-      shared: the shared weights; see `load` for reading them from a workdir.
+      shared: the shared weights; `load` reads them from a workdir.
       members: domains to start with.
+
+    Raises:
+      ValueError: the shared weights do not fit their backbone, or a domain does not fit them.
     """
 
     def __init__(self, shared: Shared, members: Iterable[Member] = ()) -> None:
@@ -56,19 +59,18 @@ class Family(Domains):
 
         Args:
           workdir: of a run, or where a family was saved.
-          domains: which, or one alone; default: all. A source domain that is not among them is
-            left there, and `save` writes it along: new domains start from its norms.
-          at_most: read domains when they are first used, and hold so many of them in memory, the
-            last used ones: for hundreds of domains. Default: read all of them now.
-          pinned: of those, which to read now and to hold until they are unpinned; see `pin`.
-          backbones: networks of one's own that the family may be of, by name; cards only name
-            them.
+          domains: their names, or a single name; default: all. If the source domain is not among
+            them, `save` still copies it, because new domains start from its norms.
+          at_most: read domains when they are first used, and hold only this many in memory, the
+            most recently used: for hundreds of domains. Default: read all of them now.
+          pinned: domains to read now and to hold until they are unpinned; see `pin`.
+          backbones: your own networks, by name; cards hold only their names.
 
         Raises:
-          FileNotFoundError: no shared weights there, or no such domain.
-          KeyError: a pinned one is not among the domains.
-          ValueError: a checkpoint is damaged, or does not fit its own description; where domains
-            are read later, then.
+          FileNotFoundError: there are no shared weights, or there is no such domain.
+          KeyError: a pinned domain is not among the domains.
+          ValueError: a checkpoint is damaged or does not match its card; with `at_most`, this is
+            raised when the domain is read.
         """
         names = checkpoint.list_members(workdir) if domains is None else _several(domains)
         if at_most is not None and at_most < 1:
@@ -99,11 +101,12 @@ class Family(Domains):
     def save(self, path: str | Path) -> None:
         """Write the shared weights and every domain under `path`, to be read by `load`.
 
-        The source domain goes along, even where `load` was told to leave it out.
+        The source domain is saved too, even if `load` left it out.
 
         Raises:
           ValueError: there are other shared weights at `path`. Nothing is written then.
-          FileNotFoundError: the source domain was left out, and is no longer where it was.
+          FileNotFoundError: `load` left the source domain out, and it is no longer where it was.
+          OSError: nothing can be written there.
         """
         if (files.located(path) / "shared").exists():
             there = checkpoint.load_shared(path, self._own_backbone()).fingerprint(joint=True)
@@ -146,30 +149,29 @@ class Family(Domains):
 
         Compiled once per batch shape: domains of the same adapter kind share one program, whatever
         their class counts (it is compiled again when a larger class count is added). Up to
-        `batch_size` images are one batch, as many as they are; more are cut into batches of that
-        size, the last one padded, so that one program does for any number of them, in the memory
-        of one batch.
+        `batch_size` images form one batch; more are cut into batches of that size, with the last
+        one padded, so that one program and the memory of one batch suffice for any number.
 
         Args:
-          images: (n, h, w, 3) at the size the network is to see, sides multiples of 8. uint8 in
-            [0, 255] is normalised with the domain's mean and std; floats are taken as normalised
-            already: beyond 2 / std they are refused, as pixels in [0, 255], and all within [0, 1]
-            they come with a warning.
-          domain: whose adapters, norms and head to use, for all images; or
-          domains: for each image, n names. Each image goes through its own domain in one call;
-            in one for each network among them, where adapter kinds or ranks differ or domains
-            have weights of their own.
-          batch_size: images that go through the network at once, at most.
+          images: (n, h, w, 3), with sides that the backbone takes (ResNet-26: multiples of 8).
+            uint8 in [0, 255] is normalised with the domain's mean and std. Floats must be
+            normalised already: values beyond 2 / std are refused, as they are probably pixels in
+            [0, 255], and there is a warning if all are in [0, 1].
+          domain: whose adapters, norms and head to use for all images; or
+          domains: n names, one for each image. Each image goes through its own domain, all in one
+            call, or in one call for each network if adapter kinds or ranks differ or domains have
+            weights of their own.
+          batch_size: the most images that go through the network at once.
 
         Returns:
           float32 (n, classes). With `domains`, classes is the largest count among them, and
           columns beyond an image's own classes are 0.
 
         Raises:
-          KeyError: no such domain.
-          ValueError: images of another rank, channel count, dtype or side, or with values that are
-            not finite or not normalised; neither or both of `domain` and `domains`, or not one
-            name per image; a batch size below 1.
+          KeyError: there is no such domain.
+          ValueError: the images have another rank, channel count, dtype or side, or values that
+            are not finite or not normalised; neither or both of `domain` and `domains` are given;
+            there is not one name for each image; or the batch size is below 1.
         """
         if (domain is None) == (domains is None) or isinstance(domains, str):
             raise ValueError("expected either domain='name' or domains=[one name per image].")
@@ -188,8 +190,11 @@ class Family(Domains):
         """Fold a domain's adapters into the filters: a plain network of the backbone's speed.
 
         Args:
-          domain: which one.
-          fold_norm: fold the norms that follow convolutions in as well.
+          domain: its name.
+          fold_norm: also fold in the norms that follow convolutions.
+
+        Raises:
+          KeyError: there is no such domain.
         """
         member, variables = self[domain], self.variables(domain)
         folded = FoldedVariables(
@@ -202,17 +207,17 @@ class Family(Domains):
     def export(
         self, domain: str, path: str | Path, *, platforms: str | Sequence[str] = ("cpu", "cuda")
     ) -> None:
-        """Write a domain as one StableHLO file that jax alone runs; see `family.export`.
+        """Write a domain as one StableHLO file that runs with only jax; see `family.export`.
 
         Args:
-          domain: which one.
+          domain: its name.
           path: of the file; its facts go to `<path>.json`.
-          platforms: what it is to run on, one or several of "cpu", "cuda", "rocm" and "tpu".
+          platforms: where it can run, one or several of "cpu", "cuda", "rocm" and "tpu".
 
         Raises:
-          KeyError: no such domain.
-          ValueError: no platform, or one that is not known.
-          OSError: nothing can be written there; files that were there are as they were.
+          KeyError: there is no such domain.
+          ValueError: no platform, or an unknown one.
+          OSError: nothing can be written there; files that are there stay unchanged.
         """
         member, folded = self[domain], self.fold(domain)
         family_export.export(
@@ -220,7 +225,12 @@ class Family(Domains):
         )
 
     def save_domain(self, domain: str, path: str | Path) -> None:
-        """Write a domain as one safetensors file with its facts; see `family.adapter_file`."""
+        """Write a domain as one safetensors file with its facts; see `family.adapter_file`.
+
+        Raises:
+          KeyError: there is no such domain.
+          OSError: nothing can be written there; a file that is there stays unchanged.
+        """
         adapter_file.write(self[domain], path)
 
     def load_domain(self, path: str | Path, name: str | None = None) -> str:
@@ -228,8 +238,8 @@ class Family(Domains):
 
         Raises:
           FileNotFoundError: no such file.
-          ValueError: it is no such file, is damaged, or belongs to other shared weights. Nothing is
-            changed then.
+          ValueError: it holds no domain, is damaged, or belongs to other shared weights. The
+            family stays unchanged then.
         """
         member = adapter_file.read(path, self._own_backbone())
         name = name or member.domain.name
@@ -239,22 +249,22 @@ class Family(Domains):
     def preprocess(self, images: Any, *, domain: str) -> np.ndarray:
         """Return images as `predict` takes them: uint8 (n, size, size, 3).
 
-        Resized and cropped as at this domain's evaluation.
+        They are resized and cropped as in this domain's evaluation.
 
         Args:
           images: one or several, in a list, a generator or an array: paths, encoded bytes, PIL
-            images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4), of JAX too; see
-            `data.images` for what becomes of grey, 16 bits and the like.
+            images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4), of NumPy or JAX; see
+            `data.images.decode` for grey images, 16 bits and the like.
           domain: whose resizing and crop to use.
 
         Raises:
-          KeyError: no such domain.
+          KeyError: there is no such domain.
           FileNotFoundError: no such file.
-          ValueError: something that cannot be read as an image.
+          ValueError: an image cannot be read.
         """
         return preprocess(images, self[domain].domain)
 
 
 def _several(names: str | Iterable[str]) -> list[str]:
-    """Return names as a list; a string is one name."""
+    """Return names as a list; a single string is one name."""
     return [names] if isinstance(names, str) else [str(name) for name in names]

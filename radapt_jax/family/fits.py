@@ -1,4 +1,4 @@
-"""Whether a domain belongs to a family's shared weights."""
+"""Checks that a domain belongs to a family's shared weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from radapt_jax.family.shared import Shared
 
 
 def check_fits(name: str, member: Member, shared: Shared, fingerprint: str) -> None:
-    """Raise ValueError, with both sides shown, unless a domain was trained on shared weights.
+    """Raise ValueError, showing both sides, unless a domain was trained on these shared weights.
 
     Args:
       name: of the domain, for the message.
       member: the domain.
       shared: the family's weights.
-      fingerprint: of those among them that the domain stands on.
+      fingerprint: of the shared weights that the domain uses.
     """
     if member.spec.backbone != shared.backbone:
         raise ValueError(

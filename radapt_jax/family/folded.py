@@ -1,4 +1,4 @@
-"""A domain as a plain network, its adapters folded into the filters."""
+"""A domain as a plain network, with its adapters folded into the filters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from radapt_jax.utils.programs import make_room
 
 
 class FoldedDomain:
-    """A domain folded into a plain network: adapters cost nothing any more.
+    """A domain folded into a plain network, in which adapters cost nothing.
 
     Args:
       domain: its facts.
@@ -31,11 +31,24 @@ class FoldedDomain:
         self._model = weights.spec.build(domain.num_classes)
 
     def preprocess(self, images: Any) -> np.ndarray:
-        """Return images as `predict` takes them; see `Family.preprocess`."""
+        """Return images as `predict` takes them, uint8 (n, size, size, 3).
+
+        Raises:
+          FileNotFoundError: no such file.
+          ValueError: an image cannot be read; see `Family.preprocess`.
+        """
         return preprocess(images, self.domain)
 
     def predict(self, images: Any, *, batch_size: int = 256) -> np.ndarray:
-        """Return class probabilities (n, classes), as `Family.predict` does for this domain."""
+        """Return class probabilities, float32 (n, classes), as `Family.predict` for this domain.
+
+        Args:
+          images: uint8 or float (n, h, w, 3); see `Family.predict`.
+          batch_size: the most images that go through the network at once.
+
+        Raises:
+          ValueError: see `Family.predict`.
+        """
         check("batch_size", batch_size, whole(1))
         images = check_images(images, [self.domain])
         if len(images) == 0:
@@ -43,7 +56,7 @@ class FoldedDomain:
         return predict_all(self._model, self.weights.variables, images, self.domain, batch_size)
 
     def unfold(self) -> Any:
-        """Return the shared weights, bit for bit: the arrays that were folded, never changed."""
+        """Return the shared weights, bit for bit: the very arrays that were folded."""
         return self.weights.unfold()
 
 
@@ -59,5 +72,5 @@ class FoldedVariables:
     shared: Mapping[str, Any]
 
     def unfold(self) -> Mapping[str, Any]:
-        """Return the shared weights, the very arrays that were folded: nothing is subtracted."""
+        """Return the shared weights: the very arrays that were folded, nothing is subtracted."""
         return self.shared

@@ -21,16 +21,16 @@ class Member:
 
     Args:
       domain: classes, normalisation, crop.
-      spec: the network, class count apart.
-      variables: `adapters` and `batch_stats`, and `params` where the domain has shared weights of
-        its own (methods finetune and scratch).
+      spec: the model spec, which is the network without its class count.
+      variables: `adapters` and `batch_stats`, and `params` if the domain has weights of its own
+        (methods finetune and scratch).
       method: how it was trained, for tables.
       shared: fingerprint of the shared weights it was trained on (`Shared.fingerprint`); None:
-        of those it is added to.
-      data: where its images are, if they are known.
-      images: number of images by split.
-      held_out: which images of train its training held out for validation; None: not known.
-      results: top-1 in percent by split, and whatever else training found.
+        those of the family it is added to.
+      data: the data spec, which says where its images are; None: not known.
+      images: image counts by split.
+      results: top-1 in percent by split, and other results of training.
+      held_out: which images of train were held out for validation; None: not known.
     """
 
     domain: Domain
@@ -45,7 +45,7 @@ class Member:
 
     @property
     def record(self) -> Record:
-        """What is known of the images it was trained on."""
+        """What is known about the images it was trained on."""
         return Record(self.held_out, self.images)
 
     def __repr__(self) -> str:
@@ -62,10 +62,11 @@ class Member:
 
     @property
     def has_own_weights(self) -> bool:
+        """Whether it has its own copy of the weights that other domains share."""
         return "params" in self.variables
 
     def parameters(self, *, head: bool = True) -> int:
-        """Return the number of parameters that are this domain's alone (statistics apart)."""
+        """Return how many parameters belong to this domain only, without batch statistics."""
         leaves, _ = trees.split(
             {name: tree for name, tree in self.variables.items() if name != "batch_stats"},
             lambda path: head or not path.startswith("adapters/head/"),
@@ -91,7 +92,7 @@ class Member:
         trees.check_like(self.variables, self.abstract(), f"domain {self.domain.name!r}")
 
     def card(self) -> dict[str, Any]:
-        """Return the facts as JSON values; `from_card` undoes it."""
+        """Return the facts as JSON values; `from_card` reads them."""
         return {
             "format": FORMAT,
             "domain": self.domain.to_json(),
@@ -111,14 +112,15 @@ class Member:
     def from_card(
         cls, card: Mapping[str, Any], where: str, *, backbones: Backbones | None = None
     ) -> Member:
-        """Return the member that a card describes, its collections empty.
+        """Return the member that a card describes, with empty collections.
 
         Args:
+          card: the facts.
           where: the card is, for messages.
-          backbones: networks of one's own, by name.
+          backbones: your own networks, by name.
 
         Raises:
-          ValueError: the card lacks an entry or has one of the wrong kind.
+          ValueError: the card lacks an entry, or has one of the wrong type.
         """
         try:
             check_card(card)
@@ -138,10 +140,10 @@ class Member:
             raise ValueError(f"{where} describes no domain: {error!r}.") from error
 
     def verified(self, sha256: str, where: str) -> Member:
-        """Return the member itself.
+        """Return the member itself, after checking the fingerprint of its variables.
 
         Raises:
-          ValueError: its variables do not have this fingerprint.
+          ValueError: they have another fingerprint than `sha256`.
         """
         found = trees.fingerprint(self.variables)
         if found != sha256:

@@ -1,4 +1,4 @@
-"""The domains of several workdirs in one family, under new names where they would clash."""
+"""Merges the domains of several workdirs into one family, under new names where they clash."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from radapt_jax.utils import trees
 
 
 class Rename(NamedTuple):
-    """A new name for a domain: of one workdir, or (None) of the only one that has it."""
+    """A new name for a domain of a workdir; None: of the only workdir that has this domain."""
 
     workdir: Path | None
     old: str
@@ -20,10 +20,10 @@ class Rename(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Rename:
-        """Read OLD=NEW or WORKDIR:OLD=NEW.
+        """Return what OLD=NEW or WORKDIR:OLD=NEW says.
 
         Raises:
-          ValueError: it is neither.
+          ValueError: the text is neither.
         """
         where, equals, new = text.rpartition("=")
         workdir, _, old = where.rpartition(":")
@@ -41,13 +41,13 @@ Place = tuple[Path, str]  # a workdir, and the name of a domain there
 def merge(workdirs: Sequence[str | Path], renames: Iterable[Rename] = ()) -> Family:
     """Return a family with the domains of several workdirs; nothing is written.
 
-    The shared weights, and the domain they were pre-trained on, are those of the first. A copy of
-    that domain in another workdir is left out, unless it is renamed.
+    The shared weights and their source domain are those of the first workdir. Copies of that domain
+    in other workdirs are left out, unless they are renamed.
 
     Raises:
       FileNotFoundError: a workdir holds no family.
-      ValueError: a domain was trained on other shared weights, two have one name, or a rename has
-        no domain, or several.
+      ValueError: a domain was trained on other shared weights, two domains have the same name, or a
+        rename matches no domain or several.
     """
     families = {Path(workdir): Family.load(workdir) for workdir in workdirs}
     shared = next(iter(families.values())).shared
@@ -94,8 +94,10 @@ def _resolve(
             there = ", ".join(f"{workdir}:{name}" for workdir, name in places)
             raise ValueError(f"found rename {rename}, but no such domain; expected one of {there}.")
         if len(meant) > 1:
-            said = " or ".join(f"--rename {workdir}:{rename.old}=NEW" for workdir, _ in meant)
-            raise ValueError(f"found rename {rename}, but {len(meant)} such domains; say {said}.")
+            options = " or ".join(f"--rename {workdir}:{rename.old}=NEW" for workdir, _ in meant)
+            raise ValueError(
+                f"found rename {rename}, but {len(meant)} such domains; use {options}."
+            )
         if meant[0] in found:
             raise ValueError(f"found two renames of {rename.old!r} of {meant[0][0]}; expected one.")
         found[meant[0]] = rename.new

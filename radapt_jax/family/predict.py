@@ -1,7 +1,7 @@
 """Compiled prediction: one domain, or a batch that mixes domains, in one call.
 
 Heads are padded to the family's largest, so that domains of different class counts share a
-program; the padding has probability 0.
+program; padded classes have probability 0.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def check_images(images: Any, domains: Iterable[Domain]) -> np.ndarray:
 
     Raises:
       ValueError: another rank, channel count or dtype, no pixels, or floats that are not finite or
-        that no normalisation of these domains yields.
+        too large to be normalised for these domains.
     """
     try:
         images = np.asarray(images)
     except ValueError as error:
         raise ValueError(
-            f"found images that make no array: {error}. Expected one shape for all; "
-            "family.preprocess makes it so."
+            f"found images that make no array: {error}. Expected one shape for all of them; "
+            "family.preprocess gives them one."
         ) from error
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
@@ -75,9 +75,9 @@ def check_images(images: Any, domains: Iterable[Domain]) -> np.ndarray:
 
 
 def _check_normalised(images: np.ndarray, domains: Iterable[Domain]) -> None:
-    """Refuse floats that are pixels in [0, 255] still, and warn of those that seem to be in [0, 1].
+    """Refuse floats that are still pixels in [0, 255], and warn if they seem to be in [0, 1].
 
-    Normalised values are at most 1 / std from 0 where the mean is in [0, 1]; twice that is let in.
+    With a mean in [0, 1], normalised values are within 1 / std of 0; twice that is accepted.
     """
     lowest, highest = images.min(initial=0), images.max(initial=0)
     most = max((2 * max(1.0, *it.mean) / min(it.std) for it in domains), default=np.inf)
@@ -98,13 +98,13 @@ def _check_normalised(images: np.ndarray, domains: Iterable[Domain]) -> None:
 def probabilities(
     model: Any, variables: Any, images: Array, mean: Any, std: Any
 ) -> Float[Array, "b k"]:
-    """Return the softmax of the logits; uint8 images are normalised first."""
+    """Return the softmax of the logits, (b, k); uint8 images (b, h, w, 3) are normalised first."""
     if images.dtype == jnp.uint8:
         images = normalise(images, mean, std)
     return jax.nn.softmax(model.apply(variables, images, train=False))
 
 
-# Compiled once per network, batch shape and image dtype; domains are data.
+# Compiled once per network, batch shape and image dtype: domains are data.
 predict = jax.jit(probabilities, static_argnames="model")
 
 
@@ -118,7 +118,7 @@ def predict_mixed(
     means: Float[Array, "d 3"],
     stds: Float[Array, "d 3"],
 ) -> Float[Array, "b k"]:
-    """Return probabilities of images that each have a domain of their own.
+    """Return probabilities (b, k) of images that each have a domain of their own.
 
     The shared convolutions run on the whole batch. Each image's adapters, norms and head are
     gathered from the stacked bank, so that an adapter is a batched matrix product.
@@ -127,8 +127,9 @@ def predict_mixed(
       model: the network with a padded head.
       params: shared weights.
       stacked: the domains' own collections, every leaf (d, ...).
-      which: the domain of each image, 0 to d - 1.
-      means, stds: of the domains, for uint8 images.
+      which: the domain of each image, int (b,), 0 to d - 1.
+      images: uint8, or normalised floats, (b, h, w, 3).
+      means, stds: of the domains, (d, 3), for uint8 images.
     """
     own = jax.tree.map(lambda leaf: leaf[which], stacked)
 
@@ -142,7 +143,7 @@ def predict_mixed(
 def predict_all(
     model: Any, variables: Any, images: np.ndarray, domain: Domain, batch_size: int
 ) -> np.ndarray:
-    """Return the probabilities of one domain for all images, at least one, batch by batch."""
+    """Return the probabilities (n, k) of one domain for n >= 1 images, batch by batch."""
     mean, std = statistics(domain)
     found = [
         np.asarray(predict(model, variables, images[rows], mean, std))[:real]
@@ -152,9 +153,9 @@ def predict_all(
 
 
 def in_batches(rows: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield `size` rows at a time, and how many of them are real.
+    """Yield the number of real rows and the rows of each batch, `size` at a time.
 
-    The last of several batches is padded with its last row: they all share a program.
+    The last of several batches is padded with its last row, so that they all share a program.
     """
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
@@ -163,12 +164,12 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def stack(trees: Sequence[Any]) -> Any:
-    """Stack trees of equal structure: every leaf gets a leading axis."""
+    """Stack trees of equal structure: every leaf gets a leading axis, one entry for each tree."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 class Key(NamedTuple):
-    """What something was made of: the versions of domains, and the width of their heads."""
+    """What a cached value was computed from: versions of domains, and the width of their heads."""
 
     versions: tuple[int, ...]
     classes: int
@@ -176,7 +177,7 @@ class Key(NamedTuple):
 
 
 class Predictor:
-    """Keeps what prediction makes of a domain: heads padded, and domains of a kind stacked.
+    """Predicts with the domains of a bank, and caches their padded heads and stacked variables.
 
     Args:
       params: the shared weights.
@@ -188,7 +189,7 @@ class Predictor:
         self._made: dict[Key, Any] = {}
 
     def _kept(self, key: Key, make: Callable[[], Any]) -> Any:
-        """Return what is made of some domains, made once for their versions."""
+        """Return a cached value, computed once for the versions of its domains; drop stale ones."""
         held = self._bank.versions()
         self._made = {old: it for old, it in self._made.items() if held.issuperset(old.versions)}
         if key not in self._made:
@@ -197,14 +198,14 @@ class Predictor:
         return self._made[key]
 
     def one(self, images: np.ndarray, name: str, batch_size: int) -> np.ndarray:
-        """Return the class probabilities of one domain, at least one image."""
+        """Return the class probabilities (n, classes) of one domain, for at least one image."""
         facts = self._bank[name].domain
         model, variables = self._padded(name)
         found = predict_all(model, variables, images, facts, batch_size)
         return found[:, : facts.num_classes]
 
     def mixed(self, images: np.ndarray, names: Sequence[str], batch_size: int) -> np.ndarray:
-        """Return the class probabilities of images that each have a domain of their own."""
+        """Return class probabilities (n, largest class count); `names` has a domain per image."""
         classes = max((self._bank.classes(name) for name in set(names)), default=0)
         found = np.zeros((len(images), classes), np.float32)
         for group in self._groups(set(names)):
@@ -219,7 +220,7 @@ class Predictor:
         return found
 
     def _padded(self, name: str) -> tuple[Any, dict[str, Any]]:
-        """Return the network and the variables of a domain with its head padded."""
+        """Return the network and the variables of a domain, with its head padded."""
         classes = self._head_width()
 
         def make() -> tuple[Any, dict[str, Any]]:
@@ -233,10 +234,10 @@ class Predictor:
         return max(self._bank.classes(name) for name in self._bank.names)
 
     def _groups(self, wanted: set[str]) -> list[tuple[str, ...]]:
-        """Split the domains into those that can share a program; keep groups with wanted ones.
+        """Group the domains that can share a program; return the groups with a wanted domain.
 
-        Where domains are read when they are used, groups are of wanted ones alone, and no larger
-        than what is held in memory.
+        If domains are read on use, groups hold only wanted domains, and no more of them than fit
+        in memory.
         """
         groups: dict[Any, list[str]] = {}
         limit = self._bank.at_most
@@ -254,7 +255,7 @@ class Predictor:
         names, classes = list(group), self._head_width()
         versions = tuple(self._bank.version(name) for name in group)
         key = Key(versions, classes, stacked=True)
-        if self._bank.at_most is not None:  # groups come and go: few sizes, and one at a time
+        if self._bank.at_most is not None:  # groups change: use few sizes, and keep only one
             names += [group[-1]] * (_few(len(group)) - len(group))
             self._made = {
                 old: it for old, it in self._made.items() if old == key or not old.stacked
@@ -278,5 +279,5 @@ class Predictor:
 
 
 def _few(count: int) -> int:
-    """Return the next power of two: few sizes to compile."""
+    """Return the next power of two, so that few sizes are compiled."""
     return 1 << (count - 1).bit_length()

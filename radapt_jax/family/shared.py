@@ -1,4 +1,4 @@
-"""Shared weights, and the network they are of."""
+"""Shared weights, and the network they belong to."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from radapt_jax.utils import trees
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """Shared weights: `params`, the backbone they are of, and how they came about.
+    """Shared weights: `params`, the backbone they belong to, and how they were trained.
 
     Args:
-      params: the filters w, and the shared variables of adapters beside them.
+      params: the filters w, and beside them any variables of adapters that domains share.
       backbone: the network.
-      source: the domain that they were pre-trained on; its norms start new domains.
+      source: name of the source domain, on which they were pre-trained; new domains start from its
+        norms.
       adapter: the adapter kind that they were pre-trained with; "none" is an off-the-shelf
         backbone.
-      basis: the options of the adapters whose shared variables are in `params`, as those of
-        jointly compressed domains, which share a β for each adapted convolution; None: none are.
+      basis: options of the adapters whose shared variables are in `params`: jointly compressed
+        domains share a β for each adapted convolution. None: there are none.
     """
 
     params: Mapping[str, Any]
@@ -47,15 +48,15 @@ class Shared:
 
     @property
     def spec(self) -> ModelSpec:
-        """The network whose `params` these are: with shared variables of adapters, if there are."""
+        """The model spec of these `params`, including any variables of adapters that are shared."""
         return ModelSpec(self.backbone, self.basis or NoAdapter())
 
     def params_for(self, spec: ModelSpec) -> dict[str, Any]:
-        """Return the `params` that a network needs: of adapters only if its kind shares any."""
+        """Return the `params` that a network needs; adapters' only if its kind shares any."""
         return self._filtered(with_basis=spec.kind.shares())
 
     def fingerprint(self, *, joint: bool) -> str:
-        """Return the sha256 of the filters, and with `joint` of the basis beside them."""
+        """Return the sha256 (hex) of the filters; with `joint`, of the filters and the basis."""
         return trees.fingerprint(self._filtered(with_basis=joint))
 
     def _filtered(self, *, with_basis: bool) -> dict[str, Any]:
@@ -63,17 +64,17 @@ class Shared:
         return trees.unflatten(leaves)
 
     def basis_parameters(self) -> int:
-        """Return the parameters of adapters that domains share; 0 without."""
+        """Return how many parameters of adapters the domains share."""
         return trees.count(self.params) - trees.count(self._filtered(with_basis=False))
 
     def backbone_parameters(self) -> int:
-        """Return the parameters of the network without adapters, its norms in and its head out."""
+        """Return how many parameters the network has without adapters and head, norms included."""
         abstract = ModelSpec(self.backbone).abstract(1)
         head = trees.count(abstract["adapters"]["head"])
         return trees.count(abstract["params"]) + trees.count(abstract["adapters"]) - head
 
     def card(self) -> dict[str, Any]:
-        """Return the facts as JSON values; `from_card` undoes it."""
+        """Return the facts as JSON values; `from_card` reads them."""
         return {
             "format": FORMAT,
             "backbone": self.backbone.to_json(),
@@ -85,14 +86,16 @@ class Shared:
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], backbones: Backbones | None = None) -> Shared:
-        """Return what a card describes, without `params`.
+        """Return the shared weights that a card describes, without `params`.
 
         Raises:
-          KeyError, TypeError, AttributeError, ValueError: it describes no shared weights.
+          KeyError: an entry is missing.
+          TypeError, AttributeError: an entry is of the wrong type.
+          ValueError: an entry has a value that is not known.
         """
         if card["source"] is not None:
             check_name(card["source"])
-        if card["format"] == 1:  # its networks were ResNet-26, its bases jointly compressed
+        if card["format"] == 1:  # always ResNet-26, and any basis from joint compression
             backbone = make_backbone(card["backbone"], width=card["width"])
             ranks = card.get("ranks", {})
             basis = make_options("joint", ranks=ranks) if ranks else None

@@ -1,7 +1,7 @@
-"""Layers and losses: the 3x3 convolution with fast gradients, batch norm and head of a domain.
+"""Layers and losses: a 3x3 convolution with fast gradients, and a domain's batch norm and head.
 
 Start with `conv`. `norm` and `layers` keep their variables in the domain's own collections;
-`starts` says how variables start, and `losses` has the cross-entropy.
+`starts` says how variables are initialised, and `losses` has the cross-entropy.
 """
 
 from radapt_jax.nn.conv import convolve

@@ -1,13 +1,13 @@
-"""The 3x3 convolution and its gradients, each in the formulation that is fast where it runs.
+"""The 3x3 convolution and its gradients, each computed in the way that is fast on its platform.
 
 A parallel adapter is folded into the filter in training too: y = (f + diag α) * x is one
 convolution. Its input gradient goes through the folded filter, the gradient of α is a matrix
 product at the centre tap, and while f is frozen no filter gradient is computed.
 
-On CPUs, wide stride-1 convolutions are computed as Winograd's F(2x2, 3x3): 16 matrix products with
-2.25 times fewer multiplications (Lavin and Gray, CVPR 2016), and filter gradients by parts of the
-batch. Input gradients of stride 2 are four small convolutions, one for each parity of row and
-column, in place of one with gaps. What was tried and measured: docs/performance.md.
+On CPUs, stride-1 convolutions with many channels are computed as Winograd's F(2x2, 3x3), 16 matrix
+products with 2.25 times fewer multiplications (Lavin and Gray, CVPR 2016), and filter gradients are
+summed over parts of the batch. Input gradients of stride 2 are four small convolutions, one for
+each parity of row and column, instead of one dilated one. docs/performance.md has the measurements.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Filter = Float[Array, "3 3 c d"]
 # Where F(2x2, 3x3) pays on a CPU: fewest channels, and fewest tiles of 2x2 pixels in a batch.
 CHANNELS = 128
 TILES = 512
-# A CPU's filter gradient is taken of so many images at a time, in at most so many parts.
+# On a CPU, filter gradients are taken over this many images at a time, in at most this many parts.
 IMAGES, PARTS = 32, 8
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
@@ -35,8 +35,8 @@ OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 def forward(x: Image, kernel: Filter, stride: int) -> Image:
     """Return kernel * x with padding (1, 1), for evaluation.
 
-    The values are those of `convolve`. Derivatives are JAX's own: of any mode (`jax.jvp`,
-    `jax.jacfwd`) and any order, where `convolve` has faster ones of first order.
+    The values are the same as those of `convolve`. Derivatives are JAX's own, in any mode
+    (`jax.jvp`, `jax.jacfwd`) and of any order; those of `convolve` are faster, of first order only.
 
     Args:
       x: (b, h, w, c).
@@ -66,7 +66,7 @@ def convolve(x: Image, kernel: Filter, stride: int, alpha: Array | None = None) 
 
 
 def centre(x: Image, stride: int) -> Image:
-    """Return the pixels that the centre tap reads: with padding (1, 1), from the first one on."""
+    """Return the pixels that the centre tap reads: with padding (1, 1), every `stride`-th one."""
     return x[:, ::stride, ::stride]
 
 
@@ -85,11 +85,11 @@ def _direct(x: Image, kernel: Filter, stride: int = 1) -> Image:
 
 
 def _unit_stride(x: Image, kernel: Filter) -> Image:
-    """Return kernel * x at stride 1, by the formulation that is fast on the platform."""
+    """Return kernel * x at stride 1, computed in the way that is fast on the platform."""
     batch, height, width, _ = x.shape
-    known = isinstance(batch, int)  # not so where an exported program leaves it open
+    known = isinstance(batch, int)  # symbolic in an exported program
     many = known and batch * -(-height // 2) * -(-width // 2) >= TILES
-    precise = x.dtype in (jnp.float32, jnp.float64)  # in bfloat16 too many digits would be lost
+    precise = x.dtype in (jnp.float32, jnp.float64)  # bfloat16 would lose too many digits
     if not many or not precise or min(kernel.shape[2:]) < CHANNELS:
         return _direct(x, kernel)
     return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=_direct)
@@ -109,14 +109,14 @@ def winograd(x: Image, kernel: Filter) -> Image:
 
 
 def _interleave(phases: Sequence[Sequence[Image]]) -> Image:
-    """Return the image whose even and odd rows and columns are given, [row][column]."""
+    """Return the image with the given even and odd rows and columns, `phases[row][column]`."""
     rows = [jnp.stack(row, axis=3) for row in phases]  # (b, h/2, w/2, 2, d) each
     batch, high, wide, _, channels = rows[0].shape
     return jnp.stack(rows, axis=2).reshape(batch, 2 * high, 2 * wide, channels)
 
 
 def _shifts(x: Image) -> list[list[Array]]:
-    """Return the 4x4 pixels of all tiles, one pixel an array: tiles begin at every second one."""
+    """Return the 4x4 pixels of all tiles, one array for each; tiles begin at every second pixel."""
     x = jnp.pad(x, ((0, 0), *((1, 1 + side % 2) for side in x.shape[1:3]), (0, 0)))
     high, wide = (side // 2 - 1 for side in x.shape[1:3])
     return [
@@ -134,7 +134,7 @@ def _shifts(x: Image) -> list[list[Array]]:
 
 
 def _transform(matrix: np.ndarray, grid: Sequence[Sequence[Array]], axis: int = 0) -> list[list]:
-    """Multiply a small constant matrix with a grid of arrays, along its rows or its columns."""
+    """Multiply a small constant matrix with a grid of arrays, along the grid's rows or columns."""
     if axis == 1:
         turned = [list(column) for column in zip(*grid, strict=True)]
         return [list(row) for row in zip(*_transform(matrix, turned), strict=True)]

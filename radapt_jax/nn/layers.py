@@ -19,13 +19,13 @@ def domain_variable(
     init: Callable[..., Array],
     shape: tuple[int, ...],
 ) -> nn.Variable:
-    """Declare a float32 variable of one domain and check the shape of the one that was passed in.
+    """Declare a float32 variable of one domain, and check the shape of the one passed to `apply`.
 
-    Linen's `self.variable` takes whatever it is given; an adapter of another width would then
-    fail far from its cause, or broadcast silently.
+    Linen's `self.variable` accepts any shape; an adapter of another width would then fail far from
+    the cause, or broadcast silently.
 
     Raises:
-      ValueError: the variable passed to `apply` has another shape.
+      ValueError: the variable passed to `apply` does not have this shape.
     """
     variable = module.variable(
         collection, name, lambda: init(module.make_rng("params"), shape, jnp.float32)
@@ -40,7 +40,10 @@ def domain_variable(
 
 
 class DomainHead(nn.Module):
-    """The linear classifier of one domain, kept in `adapters`; computes in float32 or wider."""
+    """The linear classifier of one domain: features (b, c) to logits (b, k), float32 or wider.
+
+    Its variables are in the collection `adapters`.
+    """
 
     num_classes: int
 
@@ -54,9 +57,9 @@ class DomainHead(nn.Module):
 
 
 class ChannelDropout(nn.Module):
-    """Zero whole channels of an image with probability `rate`, scale the others by 1/(1 - rate).
+    """Zero whole channels of an image with probability `rate`; scale the others by 1/(1 - rate).
 
-    The mask is drawn for the global batch and each device takes its rows, so that it does not
+    The mask is drawn for the global batch and each device takes its own rows, so it does not
     depend on the number of devices. Uses the rng stream "dropout".
     """
 

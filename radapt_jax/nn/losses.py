@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-MASKED_LOGIT = -1e30  # logit of a class that is padding; exp of it is 0
+MASKED_LOGIT = -1e30  # logit of a padded class; its exp is 0
 
 
 def mask(logits: Float[Array, "b k"], classes: Any) -> Float[Array, "b k"]:
-    """Return the logits of a padded head, where all but the first `classes` have no chance."""
+    """Return the logits of a padded head with all but the first `classes` masked."""
     return jnp.where(jnp.arange(logits.shape[-1]) < classes, logits, MASKED_LOGIT)
 
 
@@ -22,10 +22,14 @@ def cross_entropy(
     smoothing: float = 0.0,
     classes: Any = None,
 ) -> Float[Array, " b"]:
-    """Softmax cross-entropy of each row, in nats, with label smoothing in [0, 1).
+    """Return the softmax cross-entropy of each row, (b,), in nats.
 
     Args:
-      classes: of a padded head, how many are the domain's own; labels are smoothed over those.
+      logits: (b, k).
+      labels: int (b,), from 0.
+      smoothing: label smoothing, in [0, 1).
+      classes: how many outputs of a padded head are the domain's own (None: all k); labels are
+        smoothed over these only.
     """
     outputs = logits.shape[-1]
     if classes is None:

@@ -1,7 +1,7 @@
-"""Layers whose variables belong to one domain: norm, head and channel dropout.
+"""Batch norm of one domain, with its gradient in closed form.
 
-Stock `nn.BatchNorm` and `nn.Dense` write to `params`. Here `params` holds shared weights only, so
-whatever a domain owns is declared in `adapters` and `batch_stats` (see `domain_variable`).
+Stock `nn.BatchNorm` writes to `params`. Here `params` holds shared weights only, so whatever a
+domain owns is declared in `adapters` and `batch_stats` (see `domain_variable`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ NORM_EPSILON = 1e-5
 class DomainNorm(nn.Module):
     """Batch norm of one domain: scale and bias in `adapters`, statistics in `batch_stats`.
 
-    Follows PyTorch: momentum 0.1, running variance unbiased. Statistics are taken in two passes
+    Follows PyTorch: momentum 0.1, unbiased running variance. Statistics are taken in two passes
     in float32 or wider. With `axis_name`, the batch statistics are those of all devices. With
-    `folded`, the rest of the norm is in the filter before it (see models.fold), and a bias
-    is left; such a norm cannot be trained.
+    `folded`, the scale and statistics are in the filter before the norm (see models.fold) and
+    only the bias is left; such a norm cannot be trained.
     """
 
     dtype: Any = jnp.float32
@@ -67,14 +67,14 @@ def batch_norm(
     bias: Float[Array, " c"],
     axis_name: str | None = None,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]:
-    """Return x normalised by its own statistics, and these: mean and biased variance.
+    """Return x normalised by its own statistics, and those statistics: mean and biased variance.
 
-    The gradient is the closed form, in one pass of sums and one over the pixels (Ioffe and
-    Szegedy, 2015, section 3); none goes through the returned statistics.
+    The gradient is the closed form (Ioffe and Szegedy, 2015, section 3), computed in one pass of
+    sums and one over the pixels; no gradient flows through the returned statistics.
 
     Args:
-      x: in any float type; sums are in float32 or wider.
-      scale, bias: of the channels.
+      x: (b, h, w, c), of any float type; sums are in float32 or wider.
+      scale, bias: (c,).
       axis_name: take the statistics over all devices of this axis.
     """
     return _batch_norm_forward(x, scale, bias, axis_name)[0]
@@ -110,9 +110,9 @@ def _wide(x: Array) -> Array:
 
 
 def _average(x: Float[Array, "b h w c"], axis_name: str | None = None) -> Float[Array, " c"]:
-    """Average over all but channels (and over devices).
+    """Average over all axes but channels (and over devices).
 
-    Axis by axis: short sums in float32 lose fewer digits.
+    One axis at a time, since short sums in float32 lose fewer digits.
     """
     mean = x.mean(2).mean(1).mean(0)
     return mean if axis_name is None else jax.lax.pmean(mean, axis_name)

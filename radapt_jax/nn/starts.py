@@ -1,4 +1,4 @@
-"""How variables start: as Linen initialisers, and as draws with NumPy of the same distributions."""
+"""Initial values of variables: Linen initialisers, and the same distributions drawn with NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 # PyTorch's default for a linear layer: uniform within +-1/sqrt(inputs).
 head_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-# He et al. 2015 over the outputs, as the original initialises every convolution.
+# He et al. 2015 over the outputs, as the original code initialises every convolution.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 

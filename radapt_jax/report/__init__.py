@@ -1,7 +1,7 @@
-"""Tables and pictures of results.
+"""Tables and plots of results.
 
-Start with `results.table`. `render` writes a table as text, Markdown, CSV or LaTeX, `plots`
-draws, and `write` puts all of it into a workdir.
+Start with `results.table`. `render` turns a table into text, Markdown, CSV or LaTeX, `plots`
+draws, and `write` puts everything into a workdir.
 """
 
 from radapt_jax.report.results import table

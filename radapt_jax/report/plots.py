@@ -1,4 +1,4 @@
-"""Pictures of a finished run."""
+"""Plots of a finished run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from radapt_jax.utils import files
 
 
 def plot_spectra(spectra: Mapping[str, Spectrum], path: Path) -> Path:
-    """Draw the singular values of each layer's stacked adapters, relative to the largest."""
+    """Draw singular values, relative to the largest, and energy kept by rank; return `path`.
+
+    Args:
+      spectra: of each convolution.
+      path: of the picture.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -39,7 +44,15 @@ def plot_spectra(spectra: Mapping[str, Spectrum], path: Path) -> Path:
 
 
 def plot(rows: Sequence[Result], workdir: Path) -> Path:
-    """Draw validation top-1 while training, and final top-1, by domain."""
+    """Draw validation top-1 during training and final top-1, in percent, by domain.
+
+    Args:
+      rows: the results, one a domain.
+      workdir: has the metrics; results.png is written there.
+
+    Returns:
+      The picture's path.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""A table of strings, rendered for a terminal, Markdown, CSV or LaTeX."""
+"""Renders a table of strings for a terminal, Markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def render(
 
     Args:
       header, lines: cells; every line has as many as the header.
-      style: "text", "markdown", "csv", or "latex" (a `tabular` of the package booktabs).
-      left: indices of the columns that are aligned to the left; the others to the right.
-      notes: lines under the table; comments in LaTeX, left out of CSV.
+      style: "text", "markdown", "csv", or "latex" (a `tabular` that needs the package booktabs).
+      left: indices of the columns to align left; the others are aligned right.
+      notes: lines under the table; they become comments in LaTeX and are left out of CSV.
 
     Raises:
-      ValueError: an unknown style, or a line that has not as many cells as the header.
+      ValueError: an unknown style, or a line with more or fewer cells than the header.
     """
     if style not in STYLES:
         raise ValueError(f"found table style {style!r}; expected one of {', '.join(STYLES)}.")

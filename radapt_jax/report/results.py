@@ -1,4 +1,4 @@
-"""Tables and plots of a finished run."""
+"""The table of a finished run's results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VALIDATION = (
 
 
 def misleading(rows: Sequence[Result]) -> bool:
-    """Return whether a top-1 is of the Visual Decathlon's validation images."""
+    """Return whether any top-1 is on validation images of the Visual Decathlon."""
     return any(row.challenge and row.split.startswith("val") for row in rows)
 
 
@@ -46,8 +46,15 @@ def _total(rows: Sequence[Result]) -> str:
 def table(rows: Sequence[Result], style: str = "text") -> str:
     """Return the table of all domains, and under it what they cost together.
 
-    Validation figures of the Visual Decathlon get a note. `style` is one of `tables.STYLES`; CSV
-    has no lines under the table, and no commas in its numbers.
+    Validation figures of the Visual Decathlon get a note. CSV has no lines under the table, and no
+    commas in its numbers.
+
+    Args:
+      rows: the results, one a domain.
+      style: one of `render.STYLES`.
+
+    Raises:
+      ValueError: an unknown style.
     """
     lines = [_cells(row, "" if style == "csv" else ",") for row in rows]
     notes = [_total(rows), *([f"{VALIDATION}."] if misleading(rows) else [])]

@@ -1,4 +1,4 @@
-"""The files of a finished run's results."""
+"""Writes the results of a finished run into files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from radapt_jax.utils import files
 
 
 def write(rows: Sequence[Result], workdir: Path) -> Path:
-    """Write results.json, results.md and results.png; return the picture's path."""
+    """Write results.json, results.md and results.png into a workdir; return the picture's path.
+
+    Raises:
+      OSError: a file cannot be written; what was there before is intact.
+    """
     facts = [dataclasses.asdict(row) for row in rows]
     files.write_atomically(workdir / "results.json", json.dumps(facts, indent=1) + "\n")
     files.write_atomically(workdir / "results.md", table(rows, "markdown") + "\n")
@@ -25,12 +29,21 @@ def write(rows: Sequence[Result], workdir: Path) -> Path:
 
 
 def write_ranks(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int], workdir: Path) -> str:
-    """Write ranks.json: the ranks, their parameters and relative error, and uniform ones beside.
+    """Write ranks.json: ranks, their parameters and relative error, and those of uniform ranks.
 
-    The uniform ranks are of the largest share that takes no more parameters.
+    The uniform ranks have the largest share that takes no more parameters.
+
+    Args:
+      spectra: of each convolution.
+      ranks: of each convolution.
+      workdir: where the file goes.
 
     Returns:
-      The same in a line, ranks apart.
+      Parameters and relative errors in one line.
+
+    Raises:
+      KeyError: `ranks` lacks a convolution.
+      OSError: the file cannot be written; what was there before is intact.
     """
     budget = parameters(spectra, ranks)
     uniform = uniform_ranks(spectra, 0.01)

@@ -1,5 +1,6 @@
 """Helpers that know nothing of networks: variable trees, checks of values, files, processes.
 
-Start with `trees`; `checks` says what an entry may hold, `files` writes so that a kill loses
-nothing, `distributed` lets several processes act as one, and `programs` bounds what XLA keeps.
+Start with `trees`. `checks` says which values an entry may have, `files` writes files so that
+nothing is lost if the process is killed, `distributed` lets several processes act as one, and
+`programs` limits how many compiled programs a process holds.
 """

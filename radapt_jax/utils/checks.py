@@ -1,4 +1,4 @@
-"""What an entry may hold: a kind is a test and its words, and one message tells of all that fail.
+"""Which values an entry may have. A kind is a test and its words; all errors share one wording.
 
 check("config.train.steps", -1, whole(0))
 ValueError: found config.train.steps -1; expected a whole number from 0.
@@ -23,7 +23,7 @@ class Kind(NamedTuple):
 
 
 def check(name: str, found: Any, kind: Kind, of: str = "") -> None:
-    """Raise ValueError unless what was found is of this kind; `of` opens the message."""
+    """Raise ValueError unless the value found is of this kind; the message begins with `of`."""
     if not kind.holds(found):
         raise ValueError(f"{of}found {name} {found!r}; expected {kind.words}.")
 
@@ -40,7 +40,7 @@ def check_all(found: Mapping[str, Any], kinds: Mapping[str, Kind], of: str = "")
 
 
 def number(interval: str) -> Kind:
-    """A number in an interval such as "[0, 1)" or "(0, inf)"."""
+    """Return the kind of a number in an interval such as "[0, 1)" or "(0, inf)"."""
     lowest, highest = map(float, interval[1:-1].split(","))
     above = operator.ge if interval[0] == "[" else operator.gt
     below = operator.le if interval[-1] == "]" else operator.lt
@@ -53,7 +53,7 @@ def number(interval: str) -> Kind:
 
 
 def whole(lowest: int, *, multiple_of: int = 1) -> Kind:
-    """An integer from `lowest` on."""
+    """Return the kind of an integer of at least `lowest`."""
 
     def holds(found: Any) -> bool:
         integer = isinstance(found, numbers.Integral) and not isinstance(found, bool)
@@ -64,19 +64,19 @@ def whole(lowest: int, *, multiple_of: int = 1) -> Kind:
 
 
 def one_of(*choices: str) -> Kind:
-    """One of some words."""
+    """Return the kind of one of some words."""
     return Kind(
         f"one of {list(choices)}", lambda found: isinstance(found, str) and found in choices
     )
 
 
 def optional(kind: Kind) -> Kind:
-    """That kind, or None."""
+    """Return that kind, or None in its place."""
     return Kind(f"{kind.words}, or None", lambda found: found is None or kind.holds(found))
 
 
 def several(kind: Kind, count: int | None = None) -> Kind:
-    """A tuple or list of that kind, of `count` entries if that is given."""
+    """Return the kind of a tuple or list whose entries are of `kind`: `count` of them, if given."""
 
     def holds(found: Any) -> bool:
         listed = isinstance(found, tuple | list) and count in (None, len(found))
@@ -91,5 +91,5 @@ FLAG = Kind("True or False", lambda found: isinstance(found, bool))
 
 
 def names(listed: str) -> tuple[str, ...]:
-    """Split a comma-separated entry."""
+    """Return the names in a comma-separated entry."""
     return tuple(part.strip() for part in listed.split(",") if part.strip())

@@ -1,4 +1,4 @@
-"""Writing so that a kill or a full disk leaves what was there before, or what was to be written."""
+"""Writing files: after a kill or on a full disk, a file is the old one or the new one, whole."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 def located(path: str | Path) -> Path:
-    """Return a path that users wrote as an absolute one, `~` being their home."""
+    """Return a path that a user wrote, made absolute and with `~` expanded."""
     return Path(path).expanduser().absolute()
 
 
 def write_synced(path: Path, content: str | bytes) -> None:
-    """Write a file, and wait until it is on the disk."""
+    """Write a file, and return once it is on the disk."""
     data = content.encode() if isinstance(content, str) else content
     with open(path, "wb") as file:
         file.write(data)
@@ -26,19 +26,19 @@ def write_synced(path: Path, content: str | bytes) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file, replacing the one that is there at once.
+    """Write a file; one that is there is replaced in a single move.
 
     Raises:
-      OSError: it could not be written; the message says what to do.
+      OSError: it cannot be written; the message says what to do.
     """
     write_together({path: content})
 
 
 def write_together(contents: Mapping[Path, str | bytes]) -> None:
-    """Write files, replacing those that are there in this order once all of them are on the disk.
+    """Write files; once all are on the disk, move them into place in the given order.
 
     Raises:
-      OSError: one could not be written; the message says what to do.
+      OSError: one cannot be written; the message says what to do.
     """
     beside = {path: path.with_name(f".{path.name}.new") for path in contents}
     try:
@@ -55,22 +55,22 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
 
 @contextlib.contextmanager
 def saving(path: Path) -> Iterator[None]:
-    """Let an error in writing `path` say that nothing is lost, and what to do.
+    """Turn an error while writing `path` into one that says that nothing is lost, and what to do.
 
     Raises:
-      OSError: any error that was raised inside.
+      OSError: in place of any exception raised inside.
     """
     try:
         yield
     except Exception as error:
         raise OSError(
-            f"{path} could not be saved; what was saved before is as it was.\n  {error}\n"
-            "Make room there (or mend what the line above says), then start the same command again."
+            f"{path} could not be saved; whatever was saved before is intact.\n  {error}\n"
+            "Make room there (or fix what the line above says), then start the same command again."
         ) from error
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder; a kill on the way leaves none of its name (but `.<name>.old`)."""
+    """Remove a folder. A kill meanwhile may leave `.<name>.old`, but never half of the folder."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     os.replace(folder, old)
@@ -78,9 +78,9 @@ def remove(folder: Path) -> None:
 
 
 def check_writable(folder: Path, advice: str) -> None:
-    """Raise OSError unless files can be written to `folder`, or to where it is to be made.
+    """Raise OSError unless files can be written to `folder`, or to where it will be made.
 
-    Nothing is left there. `advice` is the end of the message.
+    Leaves nothing there. The message ends with `advice`.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
@@ -102,9 +102,9 @@ def check_file_place(path: Path) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a metrics file as text; none where there is no file.
+    """Return the rows of a CSV file as text; no rows if there is no file.
 
-    A last row that was cut short by a kill is left out.
+    A last row that was cut short when the process was killed is left out.
     """
     if not path.is_file():
         return []

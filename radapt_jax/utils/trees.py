@@ -20,7 +20,7 @@ def flatten(tree: Tree) -> dict[str, Any]:
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `flatten`."""
+    """Return the nested dict of `{path: leaf}`; undoes `flatten`."""
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
@@ -37,7 +37,7 @@ def count(tree: Tree) -> int:
 
 
 def fingerprint(tree: Tree) -> str:
-    """Return the sha256 (hex) of all paths, dtypes, shapes and values, whatever the leaf order."""
+    """Return the sha256 (hex) of all paths, dtypes, shapes and values, whatever their order."""
     digest = hashlib.sha256()
     for path, leaf in flatten(tree).items():
         array = np.asarray(leaf)
@@ -59,8 +59,8 @@ def _describe(leaf: Any) -> str:
 def check_like(found: Tree, expected: Tree, what: str) -> None:
     """Raise ValueError unless both trees have the same paths, shapes and dtypes.
 
-    Only `.shape` and `.dtype` of the leaves are read, so abstract leaves will do. The message
-    lists up to five differences and shows both sides.
+    Reads only `.shape` and `.dtype` of the leaves, so leaves may be abstract. The message, which
+    begins with `what`, shows both sides of up to five differences.
     """
     found_leaves, expected_leaves = flatten(found), flatten(expected)
     differences = []

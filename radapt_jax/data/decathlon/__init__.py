@@ -1,6 +1,6 @@
-"""The Visual Decathlon's data: facts of its ten domains, and preparation from its archives.
+"""The Visual Decathlon's data: facts about its ten domains, and preparation from its archives.
 
-Start with `facts`. `archives` reads the official archives in place, and `prepare` writes them as
+Start with `facts`. `archives` reads the official archives in place, and `prepare` turns them into
 datasets that `sources.decathlon` opens.
 """
 

@@ -29,7 +29,7 @@ IMAGENET = "decathlon-1.0-data-imagenet.tar"
 
 @dataclasses.dataclass(frozen=True)
 class ArchiveFacts:
-    """What an archive must be: its size in bytes and its sha256, in hexadecimal."""
+    """What identifies an archive: its size in bytes and its sha256, in hexadecimal."""
 
     size: int
     sha256: str
@@ -55,17 +55,17 @@ OFFICIAL: Mapping[str, ArchiveFacts] = {
 def check_archives(
     folder: Path, expected: Mapping[str, ArchiveFacts], mirror: str | None = None
 ) -> None:
-    """Check size and sha256 of every archive of `expected` in `folder`; fetch what is missing.
+    """Check size and sha256 of every expected archive in `folder`; fetch those that are missing.
 
     Args:
-      folder: where the archives lie.
-      expected: file name to size and sha256.
+      folder: where the archives are.
+      expected: size and sha256 by file name.
       mirror: http, https or file URL of a folder with the archives; None: fetch nothing.
 
     Raises:
-      FileNotFoundError: an archive is not there, and no mirror was named.
+      FileNotFoundError: an archive is missing, and no mirror is given.
       OSError: an archive cannot be fetched.
-      ValueError: an archive is not the expected one, or `mirror` is no URL.
+      ValueError: an archive is not the expected one, or `mirror` is not such a URL.
     """
     if mirror is not None and urllib.parse.urlsplit(mirror).scheme not in ("http", "https", "file"):
         raise ValueError(
@@ -95,13 +95,13 @@ def check_archives(
 def _wrong(what: Path | str, found: str, expected: ArchiveFacts) -> ValueError:
     return ValueError(
         f"{what} is not the official archive.\n  found:    {found}\n  expected: {expected}\n"
-        "It may be cut short or altered: delete it and fetch it again, by hand or with "
+        "It may be truncated or altered: delete it and fetch it again, by hand or with "
         "--mirror URL."
     )
 
 
 def _measure(file: Any, most: int, title: str, copy: IO[bytes] | None = None) -> ArchiveFacts:
-    """Hash (and copy) a stream; stop where it grows longer than `most` bytes."""
+    """Hash (and copy) a stream; end early once it is longer than `most` bytes."""
     digest, size = hashlib.sha256(), 0
     with tqdm.tqdm(
         total=most, desc=title, unit="B", unit_scale=True, leave=False, mininterval=1.0
@@ -135,10 +135,10 @@ def _download(url: str, path: Path, expected: ArchiveFacts) -> None:
 
 
 def read_json(archive: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON objects in a tar file by base name, in one pass that ends at the last.
+    """Return JSON files of a tar file by base name, in one pass that ends with the last of them.
 
     Raises:
-      ValueError: the archive or a JSON file is damaged, or a file is not in it.
+      ValueError: the archive or a JSON file is damaged, or a file is missing.
     """
     found: dict[str, Any] = {}
     with readable(archive), tarfile.open(archive) as tar:
@@ -158,12 +158,12 @@ def read_json(archive: Path, names: Sequence[str]) -> dict[str, Any]:
 class Members:
     """The files of one domain's tar, found once by name and then read in any order.
 
-    A tar inside the compressed archive is held in memory (the largest has less than the
-    archive's 406 MB); the uncompressed ImageNet tar is read where it lies.
+    A tar inside the compressed archive is held in memory (even the largest has less than the
+    archive's 406 MB); the uncompressed ImageNet tar is read in place.
 
     Args:
       archive: path of the outer file.
-      domain: reads `<domain>.tar` of a compressed archive, or the whole of another.
+      domain: of a compressed archive, `<domain>.tar` is read; any other archive is read whole.
 
     Raises:
       ValueError: the archive is damaged, or lacks the domain.
@@ -186,7 +186,11 @@ class Members:
         raise ValueError(f"{self.archive} holds no {self.domain}.tar; found {seen[:20]}.")
 
     def find(self, wanted: set[str]) -> dict[str, tuple[int, int]]:
-        """Return offset and size of the files whose `image_key` is wanted."""
+        """Return offset and size in bytes of the wanted files, by their `image_key`.
+
+        Raises:
+          ValueError: the archive is damaged.
+        """
         places: dict[str, tuple[int, int]] = {}
         with readable(self.archive), self._open() as file, tarfile.open(fileobj=file) as tar:
             for member in files_of(tar):
@@ -195,7 +199,11 @@ class Members:
         return places
 
     def read(self, places: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """Yield the files at those offsets, of those sizes."""
+        """Yield the contents of files, given offset and size of each in bytes.
+
+        Raises:
+          ValueError: the archive is truncated.
+        """
         with self._open() as file:
             for offset, size in places:
                 file.seek(offset)
@@ -208,7 +216,7 @@ class Members:
 def image_key(path: str, domain: str) -> str:
     """Return what an annotation's file name and a tar member have in common.
 
-    That is the path below the folder named like the domain, or else below `data`; the official
+    This is the path below the folder named after the domain, or else below `data`; the official
     names are `data/<domain>/<split>/...` and `<domain>/<split>/...`.
     """
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]

@@ -13,9 +13,13 @@ from radapt_jax.data.domain import RGB
 class DecathlonFacts:
     """One domain of the Visual Decathlon, as the challenge and the original code define it.
 
-    `category_base` is the challenge's category id of label 0. `adapter_decay` is that of CVPR
-    2018, section 4.1 (None: the domain is never a target), and `baseline` the accuracy in percent
-    from which the score's largest error follows. Mean and std are those of the original code.
+    Args:
+      num_classes: how many classes it has.
+      category_base: the challenge's category id of label 0.
+      mean, std: of the original code, per channel (RGB), for images scaled to [0, 1].
+      adapter_decay: weight decay of CVPR 2018, section 4.1; None: the domain is never a target.
+      augment: whether training crops at random and mirrors.
+      baseline: accuracy in percent that gives the score's largest error.
     """
 
     num_classes: int
@@ -27,7 +31,7 @@ class DecathlonFacts:
     baseline: float
 
     def options(self) -> dict[str, Any]:
-        """Return the `Domain` fields that follow from the facts, statistics apart."""
+        """Return the `Domain` fields that follow from the facts, without mean and std."""
         return {
             "crop": "random" if self.augment else "centre",
             "flip": self.augment,
@@ -116,7 +120,7 @@ DECATHLON: Mapping[str, DecathlonFacts] = {
 
 
 def decathlon_name(name: str) -> str | None:
-    """Return the name in `DECATHLON` of one of its domains, or None for any other name.
+    """Return a domain's name as spelled in `DECATHLON`, or None if it has no such domain.
 
     `vgg_flowers` and `vgg-flowers` are the same domain.
     """
@@ -127,7 +131,7 @@ def decathlon_name(name: str) -> str | None:
 def known_options(name: str, *, statistics: bool = False) -> dict[str, Any]:
     """Return crop, flip and adapter decay of a decathlon domain, or {} for any other name.
 
-    With `statistics`, mean and std too: they are those of the challenge's own images.
+    With `statistics`, mean and std too, which are those of the challenge's own images.
     """
     known = decathlon_name(name)
     if known is None:

@@ -1,4 +1,4 @@
-"""The Visual Decathlon, prepared from its official archives without TensorFlow."""
+"""Prepares the Visual Decathlon from its official archives, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def prepare_decathlon(
     mirror: str | None = None,
     expected: Mapping[str, ArchiveFacts] = OFFICIAL,
 ) -> None:
-    """Prepare domains of the Visual Decathlon that are not yet prepared, for `open_decathlon`.
+    """Prepare those of the given domains that are not prepared yet, for `open_decathlon`.
 
-    The archives that these domains need are checked once, by size and sha256; images are read
-    from them in place and keep their bytes. Test images have no labels there: they get -1.
+    The archives that these domains need are checked once, by size and sha256. Images are read from
+    them in place and stored byte by byte. Test images have no labels there: they get -1.
 
     Args:
       archives: folder with decathlon-1.0-devkit.tar.gz, decathlon-1.0-data.tar.gz and (for
@@ -53,10 +53,11 @@ def prepare_decathlon(
       expected: size and sha256 of each archive.
 
     Raises:
-      FileNotFoundError: an archive is not there, and no mirror was named.
+      FileNotFoundError: an archive is missing, and no mirror is given.
+      KeyError: `expected` lacks an archive that is needed.
       OSError: an archive cannot be fetched.
       ValueError: an archive is not the official one or is damaged, an annotation contradicts
-        the domain's facts, images are missing, or a name is none of a domain.
+        the domain's facts, images are missing, or a name is not that of a domain.
     """
     archives, data_dir = Path(archives).expanduser(), Path(data_dir).expanduser()
     names = list(dict.fromkeys(decathlon_name(name) or name for name in domains))
@@ -75,7 +76,7 @@ def prepare_decathlon(
 def _is_prepared(domain: str, data_dir: Path) -> bool:
     version = data_dir / Decathlon.name / domain / str(Decathlon.VERSION)
     for folder in version.parent.glob(f"incomplete.*_{version.name}"):
-        log.warning("%s is left of a run that was stopped; delete it if none is going on.", folder)
+        log.warning("%s is left of a run that was stopped; delete it if none is running.", folder)
     return (version / "dataset_info.json").is_file()
 
 
@@ -84,16 +85,16 @@ def _archive(domain: str) -> str:
 
 
 class Decathlon(tfds.core.GeneratorBasedBuilder):
-    """The Visual Decathlon (Rebuffi et al., NeurIPS 2017): ten domains, a config each.
+    """The Visual Decathlon (Rebuffi et al., NeurIPS 2017): ten domains, one config each.
 
     Label l is category id `category_base` + l, in every split; test labels are -1. `image_id` is
-    the number under which the challenge scores an image, `name` its file name there.
+    the number under which the challenge scores an image, and `name` its file name there.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=domain) for domain in DECATHLON]  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put the archives of {HOMEPAGE} into one folder."
-    pkg_dir_path = Path(__file__).parent  # tfds would look for its own metadata files
+    pkg_dir_path = Path(__file__).parent  # or else tfds looks for metadata files of its own
 
     def _info(self) -> tfds.core.DatasetInfo:
         classes = DECATHLON[self.builder_config.name].num_classes
@@ -203,7 +204,7 @@ def _read_annotations(content: Any, domain: str, split: str, where: str) -> list
 
 
 def _class_names(content: Any, domain: str) -> list[str]:
-    """Return the categories' names in label order, or [] where they do not tell classes apart."""
+    """Return the categories' names in label order, or [] if they do not tell classes apart."""
     facts = DECATHLON[domain]
     try:
         names = {

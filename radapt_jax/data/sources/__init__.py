@@ -1,6 +1,6 @@
-"""Where images come from; one file a source, and `registry` lists them all.
+"""Sources of images: where images come from, one file for each; `registry` lists them all.
 
-Start with `source`: a `Source` names the classes of a domain, and reads the examples of its splits.
+Start with `source`: a `Source` names the classes of a domain and reads the examples of its splits.
 """
 
 from radapt_jax.data.sources.registry import SOURCES

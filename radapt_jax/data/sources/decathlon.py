@@ -1,4 +1,4 @@
-"""The Visual Decathlon's domains, as they were prepared."""
+"""Opens prepared domains of the Visual Decathlon."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from radapt_jax.data.decathlon.facts import DECATHLON, decathlon_name
 from radapt_jax.data.sources.source import DIR_FLAGS, Source
 from radapt_jax.data.sources.tfds import open_tfds
 
-# As prepared by us, and by tensorflow-datasets' own builder.
+# As prepared by `data.decathlon.prepare`, and by tensorflow-datasets' own builder.
 DECATHLON_DATASETS = ("decathlon", "visual_domain_decathlon")
 
 
 def open_decathlon(name: str, data_dir: str | Path) -> Source:
-    """Return the source of a prepared domain of the Visual Decathlon.
+    """Return the images of a prepared domain of the Visual Decathlon.
 
-    That is `decathlon/<domain>` as `prepare_decathlon` writes it, or else
-    `visual_domain_decathlon/<domain>` of tensorflow-datasets in array_record. The latter holds no
-    image ids (they are -1), and its label is the place of the category in the annotation file's
-    list: the same as category id - `category_base` where that list is whole and ordered by id.
+    They are in `decathlon/<domain>` as `prepare_decathlon` writes it, or else in
+    `visual_domain_decathlon/<domain>` of tensorflow-datasets in array_record. The latter has no
+    image ids (they are -1), and its label is the position of the category in the annotation file's
+    list: the same as category id - `category_base` if that list is complete and sorted by id.
 
     Args:
       name: of the domain; `vgg_flowers` and `vgg-flowers` are the same.
@@ -26,7 +26,7 @@ def open_decathlon(name: str, data_dir: str | Path) -> Source:
 
     Raises:
       FileNotFoundError: neither is there.
-      ValueError: `name` is no domain of the challenge, or what is there is not that domain.
+      ValueError: `name` is no domain of the challenge, or the folder holds another domain.
     """
     domain = decathlon_name(name)
     if domain is None:

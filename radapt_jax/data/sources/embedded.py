@@ -1,8 +1,8 @@
-"""Small real domains that ship inside scikit-learn, scikit-image and matplotlib.
+"""Small domains of real images that ship inside scikit-learn, scikit-image and matplotlib.
 
 They need no download and make a family in minutes:
 
-    pictures   which of 16 photographs a patch is from              (the source)
+    pictures   which of 16 photographs a patch is from              (the source domain)
     digits     1,797 handwritten digits, 8x8 pixels                 10 classes
     surfaces   patches of brick, grass and gravel                   3 classes
     faces      100 faces and 100 patches that show none, 25x25      2 classes
@@ -23,21 +23,21 @@ from PIL import Image
 from radapt_jax.data.sources.source import Example, Source
 
 PATCH = 40  # side of a patch in pixels
-MIN_CONTRAST = 4.0  # grey levels of standard deviation; an empty patch shows no picture
+MIN_CONTRAST = 4.0  # standard deviation in grey levels; patches below it are too empty to tell
 TRAIN_SHARE = 0.6  # of a picture's longer side; a gap of one patch follows, then test
 Split = list[tuple[int, np.ndarray]]
 
 
 def open_embedded(name: str) -> Source:
-    """Return one of the embedded domains.
+    """Return the images of one of the embedded domains.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: there is no such domain.
     """
     if name not in DOMAINS:
         raise ValueError(
-            f"found embedded domain {name!r}; expected one of {sorted(DOMAINS)}. For images of "
-            "your own train with --config.data.source=folder --config.data.dir=DIR."
+            f"found embedded domain {name!r}; expected one of {sorted(DOMAINS)}. For your own "
+            "images, train with --config.data.source=folder --config.data.dir=DIR."
         )
     classes, load = DOMAINS[name]
 
@@ -74,7 +74,11 @@ SURFACES = ("brick", "grass", "gravel")
 
 
 def picture_of(name: str) -> np.ndarray:
-    """Return a shipped picture as uint8 (h, w, 3)."""
+    """Return one of the pictures as uint8 (h, w, 3).
+
+    Raises:
+      FileNotFoundError: none of the packages has it.
+    """
     import matplotlib
     import skimage.data
     import sklearn.datasets
@@ -96,7 +100,7 @@ def picture_of(name: str) -> np.ndarray:
 
 
 def _patches(names: tuple[str, ...], train: int, test: int, seed: int) -> dict[str, Split]:
-    """Cut `train` and `test` patches from each picture, at random places in disjoint regions."""
+    """Cut `train` and `test` patches from each picture, at random places in separate regions."""
     splits: dict[str, Split] = {"train": [], "test": []}
     for label, name in enumerate(names):
         picture = picture_of(name)
@@ -120,7 +124,7 @@ def _random_patch(region: np.ndarray, places: np.random.Generator) -> np.ndarray
 
 
 def _digits() -> dict[str, Split]:
-    """The first 1,297 images train, the last 500 test (the file is ordered by writer)."""
+    """Return the first 1,297 images as train, the last 500 as test (they are sorted by writer)."""
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()
@@ -130,7 +134,7 @@ def _digits() -> dict[str, Split]:
 
 
 def _faces() -> dict[str, Split]:
-    """100 faces, then 100 patches without one; the first 60 of each train, the others test."""
+    """Return the first 60 of 100 faces and of 100 other patches as train, the rest as test."""
     import skimage.data
 
     images = (skimage.data.lfw_subset() * 255).round().astype(np.uint8)

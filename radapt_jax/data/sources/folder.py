@@ -1,14 +1,14 @@
-"""Domains kept as folders or tar files of images.
+"""Opens domains that are folders or tar files of images.
 
-Three layouts are read, in place:
+There are three layouts:
 
     <dir>/<name>/<split>/<class>/<image>            a folder
     <dir>/<name>.tar[.gz]                           the same inside one tar file
-    <dir>/<name>/<split>.tar[.gz]                   one tar file a split, of <class>/<image>
+    <dir>/<name>/<split>.tar[.gz]                   a tar file for each split, of <class>/<image>
 
-Folders below a class belong to it; names that begin with a dot are passed over, whatever they name.
+Folders below a class belong to it. Files and folders whose names begin with a dot are skipped.
 An optional `<dir>/<name>/meta.json` with "class_names" names classes whose folders are numbers.
-Tar files are read in place: nothing is extracted, and links and devices in them are passed over.
+Tar files are read in place: nothing is extracted, and links and devices in them are skipped.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from radapt_jax.data.tar import files_of, readable
 
 
 def open_folder(name: str, root: str | Path) -> Source:
-    """Return the source of domain `name` under `root`; only names are read here, no image.
+    """Return the images of domain `name` under `root`; reads only file names here, no images.
 
     Raises:
       FileNotFoundError: there is neither a folder nor a tar file of that name.
-      ValueError: no training images, a class without images or that only val or test has, a
-        damaged tar file, or a meta.json that cannot be read.
+      ValueError: there are no training images, a class has no images or none in train, a tar file
+        is damaged, or meta.json cannot be read.
     """
     root = Path(root).expanduser()
     folder = root / name
@@ -110,7 +110,7 @@ def _read_names(meta: Path) -> list[str]:
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{meta} cannot be read: {error}. Expected a JSON object with a list 'class_names'; "
-            "mend or remove it."
+            "repair or remove it."
         ) from error
 
 

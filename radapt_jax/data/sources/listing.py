@@ -1,4 +1,4 @@
-"""The image files of a domain, by split and class: in folders, and in tar files."""
+"""Lists the image files of a domain by split and class, in folders and in tar files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ SPLIT_NAMES = {
 
 
 class File:
-    """One image file: its path below the split, and where it lies (in a tar file or on its own)."""
+    """One image file, on its own or in a tar file.
+
+    Args:
+      name: its path below the split, `<class>/.../<image>`.
+      path: where it is, on disk or inside the tar file.
+      archive: the tar file, if it is in one.
+      stamp: changes when the file, or the tar file, does.
+    """
 
     __slots__ = ("archive", "name", "path", "stamp")
 
@@ -40,6 +47,7 @@ class File:
 
 
 def first_tar(folder: Path, stem: str) -> Path | None:
+    """Return the tar file of this name in a folder, if there is one."""
     candidates = (folder / f"{stem}{suffix}" for suffix in TAR_SUFFIXES)
     return next((path for path in candidates if path.is_file()), None)
 
@@ -53,6 +61,11 @@ def _is_visible(*names: str) -> bool:
 
 
 def list_split(folder: Path, split: str) -> list[File]:
+    """List the images of a split in a domain's folder: in a folder or a tar file of its own.
+
+    Raises:
+      ValueError: a class without images, or a damaged tar file.
+    """
     for alias in SPLIT_NAMES[split]:
         if (folder / alias).is_dir():
             paths = sorted((folder / alias).iterdir())
@@ -64,7 +77,7 @@ def list_split(folder: Path, split: str) -> list[File]:
 
 
 def _list_class(folder: Path) -> list[File]:
-    """List the images of one class; say what is left out, and refuse a class without images."""
+    """List the images of one class; log what is skipped, and refuse a class without images."""
     place = folder.resolve()
     files = list(_files_below(folder, {place, *place.parents}))
     images = [file for file in files if file.is_file() and _is_image(file.name)]
@@ -86,7 +99,7 @@ def _list_class(folder: Path) -> list[File]:
 
 
 def _files_below(folder: Path, seen: set[Path]) -> Iterator[os.DirEntry[str]]:
-    """Yield the files in a folder and in those below it, sorted; links to `seen` ones are left."""
+    """Yield the files in a folder and below it, sorted; links to `seen` folders are skipped."""
     with os.scandir(folder) as listed:
         entries = sorted((it for it in listed if _is_visible(it.name)), key=lambda it: it.name)
     yield from (entry for entry in entries if not entry.is_dir())
@@ -95,20 +108,24 @@ def _files_below(folder: Path, seen: set[Path]) -> Iterator[os.DirEntry[str]]:
             continue
         place = Path(entry.path).resolve()
         if place in seen:
-            log.warning("%s leads to a folder that is read already; passed over.", entry.path)
+            log.warning("%s leads to a folder that is read already; skipped.", entry.path)
             continue
         seen.add(place)
         yield from _files_below(Path(entry.path), seen)
 
 
 def list_archive(archive: Path) -> dict[str, list[File]]:
-    """List `<split>/<class>/<image>` of one tar file; leading folders are allowed."""
+    """List the images `<split>/<class>/<image>` of a tar file; leading folders are allowed.
+
+    Raises:
+      ValueError: the tar file is damaged, or holds a name twice.
+    """
     ours = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
     stamp, paths = _stamp(archive.stat()), _list_tar(archive)
     places = {
         parts: [place for place, part in enumerate(parts[:-2]) if part in ours] for parts in paths
     }
-    # Classes and leading folders may be called as splits are: train tells how deep to look.
+    # Classes and leading folders may have names of splits: the depth of train decides.
     trains = [at for parts, all_at in places.items() for at in all_at if ours[parts[at]] == "train"]
     depth = min(trains, default=0)
     found: dict[str, list[File]] = {split: [] for split in SPLITS}
@@ -121,7 +138,7 @@ def list_archive(archive: Path) -> dict[str, list[File]]:
 
 
 def _list_split_archive(archive: Path, split: str) -> list[File]:
-    """List `<class>/<image>` of a split's tar file; leading folders that all share are allowed."""
+    """List `<class>/<image>` of a split's tar file; leading folders common to all are allowed."""
     stamp, paths = _stamp(archive.stat()), _list_tar(archive)
     shared = _shared(parts[:-1] for parts in paths)
     is_class = shared and shared[-1] not in SPLIT_NAMES[split]
@@ -136,14 +153,16 @@ def _list_split_archive(archive: Path, split: str) -> list[File]:
 
 
 def _list_tar(archive: Path) -> dict[tuple[str, ...], str]:
-    """List the images of a tar file that lie in some folder: the parts of their paths, and these.
+    """Return the images of a tar file that are in a folder: the parts of each path, and the path.
 
-    Names that begin with a dot are passed over, but those of leading folders that all share.
+    Names that begin with a dot are skipped, except for leading folders that all images share.
     """
     with readable(archive), tarfile.open(archive) as tar:
         names = [member.name for member in files_of(tar) if _is_image(member.name)]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{archive} holds {twice[0]} more than once; expected it once.")
+        raise ValueError(
+            f"{archive} holds {twice[0]} more than once; expected it once. Pack it again."
+        )
     paths = {PurePosixPath(name).parts: name for name in names}
     leading = len(_shared(parts[:-1] for parts in paths))
     return {
@@ -154,11 +173,11 @@ def _list_tar(archive: Path) -> dict[tuple[str, ...], str]:
 
 
 def _shared(folders: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the leading folders that all have."""
+    """Return the leading folders that all of them have in common."""
     listed = list(folders)
     if not listed:
         return ()
-    first, last = min(listed), max(listed)  # whatever these two share, all in between do
+    first, last = min(listed), max(listed)  # what these two share, all in between share too
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return tuple(part for part, _ in same)
 

@@ -1,4 +1,4 @@
-"""Sources of images by name; one that is added here is known everywhere."""
+"""Sources of images by name; a source that is added here is known everywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from radapt_jax.data.sources.tfds import open_tfds
 
 
 class Place(Protocol):
-    """Where a domain's images are: its name, a folder, and what they are called there."""
+    """Where a domain's images are: its name, a folder, and their name there if it differs."""
 
     @property
     def name(self) -> str: ...

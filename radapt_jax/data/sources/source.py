@@ -1,4 +1,4 @@
-"""Where images come from: a source lists the splits of one domain and reads their examples."""
+"""A source of images: the splits of one domain, and a reader for the examples of each."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ DIR_FLAGS = "--config.data.dir=DIR (train.py) or --data_dir=DIR (eval.py)"  # fo
 
 
 class Example(NamedTuple):
-    """One image as it lies on disk: where (for messages), its label, and what `decode` takes.
+    """One image as it is stored.
 
-    The label is -1 where it is not known, as of a challenge's test images, and `image_id` is the
-    number under which a challenge knows the image (-1: none). `name` tells it from the others of
-    its split wherever the images lie, and however many they are ("": `where` does).
+    Args:
+      where: it is, for messages.
+      label: from 0; -1 if unknown, as for a challenge's test images.
+      image: anything that `images.decode` takes.
+      image_id: the challenge's number of the image; -1: none.
+      name: identifies the image within its split, wherever the images are and however many there
+        are; "": `where` does.
     """
 
     where: str
@@ -32,9 +36,9 @@ class Source:
     Args:
       name: of the domain.
       classes: class names in label order.
-      splits: "train", and "val" and "test" where there are any, to a function that reads the
+      splits: functions by split ("train", and "val" and "test" if there are any) that read the
         split's examples, in the same order every time.
-      key: changes whenever the images do; names the decoded cache.
+      key: changes whenever the images do; names the cache of decoded images.
     """
 
     name: str

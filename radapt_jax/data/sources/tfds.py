@@ -1,4 +1,4 @@
-"""Datasets prepared by tensorflow-datasets in array_record files, read without TensorFlow."""
+"""Opens datasets that tensorflow-datasets prepared as array_record files, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ SPLIT_NAMES = {"train": ("train",), "val": ("validation", "val"), "test": ("test
 
 
 def open_tfds(name: str, data_dir: str | Path, *, dataset: str | None = None) -> Source:
-    """Return the source of a prepared dataset, with an image and a class label feature.
+    """Return the images of a prepared dataset that has an image and a class label feature.
 
     Args:
       name: of the domain.
-      data_dir: what was given to tensorflow-datasets as `data_dir`.
-      dataset: "name" or "name/config", with ":version" if not the newest; default: `name`.
+      data_dir: the `data_dir` of tensorflow-datasets.
+      dataset: "name" or "name/config", followed by ":version" unless it is the newest; default:
+        `name`.
 
     Raises:
-      FileNotFoundError: nothing of that name is prepared there (found at once; nothing is
-        downloaded).
-      ValueError: files in another format than array_record, or no image and label feature.
+      FileNotFoundError: no dataset of that name is prepared there; nothing is downloaded.
+      ValueError: the metadata are damaged, the files are not array_record, there is no split
+        "train", or not exactly one image and one label feature.
     """
     import tensorflow_datasets as tfds
 
@@ -112,7 +113,7 @@ def _read(builder: Any, split: str, image: str, label: str) -> Iterator[Example]
             f", image {number}" if numbered else ""
         )
         target, encoded = int(record[label]), record[image]
-        # Preparing a dataset again may change the order of its records, so that is no name.
+        # Preparing a dataset again may reorder its records, so the index is no name.
         name = str(number) if numbered else f"{target} {hashlib.sha256(encoded).hexdigest()}"
         yield Example(where, target, encoded, number, name)
 
