@@ -16,7 +16,7 @@ from test_end_to_end import pretrained as pretrained
 from test_end_to_end import small
 
 from radapt_jax import Family
-from radapt_jax.data import batches, views
+from radapt_jax.data import batches
 from radapt_jax.data.views import train_views
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.train import devices, progress
@@ -175,7 +175,7 @@ def test_rewinding_skips_the_batch(pretrained, cache_dir, tmp_path, monkeypatch)
     def without(split, domain, batch_size, seed, step):
         return plain(split, domain, batch_size, seed, [0, 2, 3, 4, 6, 7, 8, 9][step])
 
-    monkeypatch.setattr(views, "train_views", without)
+    monkeypatch.setattr(batches, "train_views", without)
     train_and_evaluate(config, tmp_path / "without")
     equal(tmp_path / "once", tmp_path / "without")
 

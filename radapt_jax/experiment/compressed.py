@@ -55,7 +55,9 @@ def begin_compressed(
         alphas = alphas_of(Family.load(settings.init_from), names)
         spectra = compress_ranks.spectra(list(alphas.values()))
         distributed.by_main(lambda: plots.plot_spectra(spectra, workdir / "spectra.png"))
-        log.info("%s", distributed.by_main(lambda: write_ranks(spectra, basis.ranks, workdir)))
+        log.info(
+            "%s", distributed.by_main(lambda: write_ranks(spectra, dict(basis.ranks), workdir))
+        )
     others = [compressed[name] for name in compressed if name not in names]
     begun = Family(compressed.shared, others)
     begun.save(workdir)
