@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from radapt_jax import startup
@@ -21,8 +21,21 @@ from radapt_jax.report.render import STYLES
 from radapt_jax.train.lock import held
 from radapt_jax.utils.checks import names
 
-# Commands with absl's flags, and their modules in radapt_jax.commands.
-WITH_FLAGS = {"train": "train", "eval": "evaluate"}
+
+def _train() -> ModuleType:
+    from radapt_jax.commands import train
+
+    return train
+
+
+def _evaluate() -> ModuleType:
+    from radapt_jax.commands import evaluate
+
+    return evaluate
+
+
+# Commands with absl's flags; only one of them can be imported, as both have a flag --workdir.
+WITH_FLAGS = {"train": _train, "eval": _evaluate}
 
 
 def ls(arguments: argparse.Namespace) -> None:
@@ -131,7 +144,7 @@ def program() -> str:
 def run_with_flags(arguments: list[str]) -> None:
     """Run `train` or `eval`, which read their flags as train.py and eval.py do."""
     name, *rest = arguments
-    module = importlib.import_module(f"radapt_jax.commands.{WITH_FLAGS[name]}")
+    module = WITH_FLAGS[name]()
     sys.modules["__main__"].__doc__ = module.__doc__  # what absl's --help begins with
     sys.argv[1:] = arguments  # where a config's entries are looked for
     startup.run(module.main, [f"{program()} {name}", *rest])

@@ -123,7 +123,7 @@ def test_folded_training_is_unfolded_training(kind, digits, monkeypatch):
         return jax.value_and_grad(loss)(weights)
 
     with jax.enable_x64(True):
-        spec = network(kind, width=0.125, init="he_normal", ranks=0.5)
+        spec = network(kind, width=0.125, init="he_normal")
         start = jax.tree.map(np.float64, initial_variables(spec, 10, seed=0))
         build = ModelSpec.build
         monkeypatch.setattr(

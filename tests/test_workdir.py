@@ -22,7 +22,7 @@ from radapt_jax.utils import files
 WIDTH = 1 / 32
 HOLDING = """
 import pathlib, sys, time
-from radapt_jax.experiment.lock import held
+from radapt_jax.train.lock import held
 with held(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
