@@ -11,6 +11,7 @@ from typing import Any
 
 from radapt_jax import startup
 from radapt_jax.convert import ORIGINS, recognise, state_dict_of
+from radapt_jax.convert.pickled import short
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.decathlon.labels import score_submission
 from radapt_jax.decathlon.table import points_table
@@ -95,7 +96,7 @@ def import_(arguments: argparse.Namespace) -> None:
     print(f"{arguments.file}: {origin}, {spec.backbone.name}, adapters: {spec.adapter.kind}")
     print(f"{len(state) - len(unused)} of {len(state)} tensors used")
     for name in unused:
-        print(f"unused: {name}")
+        print(f"unused: {short(name)}")
     save_new(family, Path(arguments.out))
 
 

@@ -61,9 +61,7 @@ class Tensor:
         self.storage = np.array(storage, order="C")
         self.offset, self.key = offset, key
         self.shape = self.storage.shape if shape is None else shape
-        self.strides = strides or [
-            step // self.storage.itemsize for step in self.storage.strides
-        ]
+        self.strides = strides or [step // self.storage.itemsize for step in self.storage.strides]
         self.size = self.storage.size if size is None else size
 
 

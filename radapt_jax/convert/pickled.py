@@ -183,7 +183,9 @@ class _Machine:
         if len(pairs) % 2:
             raise ValueError("found a key without a value in a pickle.")
         keys = map(key, pairs[::2])
-        _expect(self.top(), dict, "what keys are put into").update(zip(keys, pairs[1::2], strict=True))
+        _expect(self.top(), dict, "what keys are put into").update(
+            zip(keys, pairs[1::2], strict=True)
+        )
 
     def op_additems(self, _: Any) -> None:
         found = self.marked()

@@ -43,10 +43,13 @@ def state_dict_of(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: {error}") from error
     others = [name for name, leaf in state.items() if not isinstance(leaf, np.ndarray)]
     if others or not state or not all(isinstance(name, str) for name in state):
-        shown = ", ".join(short(str(name)) for name in list(others or state)[:5])
+        shown = ", ".join(
+            short(name) if isinstance(name, str) else type(name).__name__
+            for name in list(others or state)[:5]
+        )
         raise ValueError(
-            f"{path}: found no tensors under {shown or 'any name'}; expected a state_dict, the file "
-            f"itself or under {', '.join(PLACES)}, or a whole network there."
+            f"{path}: found no tensors under {shown or 'any name'}; expected a state_dict, the "
+            f"file itself or under {', '.join(PLACES)}, or a whole network there."
         )
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): leaf for name, leaf in state.items()}
@@ -70,7 +73,8 @@ def _leaves(network: Stub) -> Iterator[tuple[str, Any]]:
     Raises:
       ValueError: it is not made as a torch.nn.Module is, or has no end.
     """
-    below, seen = [((), network)], 0
+    below: list[tuple[tuple[str, ...], Stub]] = [((), network)]
+    seen = 0
     while below:
         path, module = below.pop()
         seen += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "u1",
 }
+Order = Literal["<", ">"]
 SIZE = 8  # bytes that say how many values follow
 
 
@@ -30,7 +31,7 @@ class _Storage:
     kind: str
     array: np.ndarray  # zeros until it is filled
 
-    def fill(self, raw: bytes | memoryview, order: str) -> None:
+    def fill(self, raw: bytes | memoryview, order: Order) -> None:
         """Take the values from their bytes."""
         found = np.frombuffer(raw, np.dtype(DTYPES[self.kind]).newbyteorder(order))
         if self.kind == "BFloat16Storage":
@@ -48,9 +49,7 @@ class Storages:
       read: the bytes of a storage by its key; without it, `fill_in_order` is called later.
     """
 
-    def __init__(
-        self, room: int, order: str, read: Callable[[str], bytes] | None = None
-    ) -> None:
+    def __init__(self, room: int, order: Order, read: Callable[[str], bytes] | None = None) -> None:
         self._room = room
         self._order = order
         self._read = read
@@ -130,7 +129,7 @@ class Storages:
 def _view(array: np.ndarray, facts: Any) -> np.ndarray:
     """Return a part of a storage; `facts` are its key, its offset and its size."""
     match facts:
-        case (str(), int(offset), int(size)) if 0 <= offset and 0 <= size:
+        case (str(), int(offset), int(size)) if offset >= 0 and size >= 0:
             if offset + size <= len(array):
                 return array[offset : offset + size]
     raise ValueError("found a view of a storage that is not within it.")

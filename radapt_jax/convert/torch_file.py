@@ -13,7 +13,7 @@ import math
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +125,12 @@ def _read_legacy(content: bytes) -> Any:
 
 def _calls(storages: Storages) -> Calls:
     """Return what a pickle may refer to whose tensors are views of these storages."""
-    known = {
-        "collections.OrderedDict": lambda *pairs: _no_pairs(pairs, {}),
-        "builtins.set": lambda *members: _no_pairs(members, set()),
-        "__builtin__.set": lambda *members: _no_pairs(members, set()),
+    known: dict[str, Callable[..., Any]] = {
+        "collections.OrderedDict": _dict,
+        "builtins.set": _set,
+        "__builtin__.set": _set,
         "torch.Size": _size,
+        "torch.device": _device,
         "torch._utils._rebuild_tensor": lambda *facts: tensor(*facts[:4]),
         "torch._utils._rebuild_tensor_v2": lambda *facts: tensor(*facts[:4]),
         "torch._utils._rebuild_parameter": _parameter,
@@ -154,13 +155,24 @@ def _no_object(_: Any) -> Any:
     raise ValueError("found an object outside of a pickle where there is none.")
 
 
-def _no_pairs(arguments: tuple[Any, ...], empty: Any) -> Any:
-    """Return an empty container, or one with the scalars of its only argument."""
-    if not arguments or arguments == ([],):
-        return empty
-    if isinstance(empty, set) and len(arguments) == 1 and type(arguments[0]) is list:
-        return set(map(pickled.key, arguments[0]))
-    raise ValueError("found a container with arguments; expected it empty, and its items later.")
+def _dict(pairs: Any = ()) -> dict[str | int, Any]:
+    """Return a dict; Python 2 gave its items at once, later versions set them one by one."""
+    listed = isinstance(pairs, list | tuple)
+    if not listed or not all(isinstance(it, list | tuple) and len(it) == 2 for it in pairs):
+        raise ValueError("found an OrderedDict of no pairs; expected keys with values.")
+    return {pickled.key(key): value for key, value in pairs}
+
+
+def _set(members: Any = ()) -> set[str | int]:
+    if not isinstance(members, list | tuple):
+        raise ValueError(f"found a set of {type(members).__name__}; expected a list of members.")
+    return set(map(pickled.key, members))
+
+
+def _device(kind: Any, index: Any = 0) -> str:
+    if not isinstance(kind, str) or type(index) is not int:
+        raise ValueError("found a torch.device that is none.")
+    return f"{kind}:{index}"
 
 
 def _size(sides: Any) -> tuple[int, ...]:
