@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from radapt_jax import startup
+from radapt_jax.convert import ORIGINS, recognise, state_dict_of
+from radapt_jax.convert.pickled import short
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.decathlon.labels import score_submission
 from radapt_jax.decathlon.table import points_table
@@ -94,12 +96,30 @@ def merge(arguments: argparse.Namespace) -> None:
             "named first."
         )
     merged = family_merge.merge(arguments.workdirs, map(Rename.parse, arguments.rename))
-    out = Path(arguments.out)
+    save_new(merged, Path(arguments.out))
+
+
+def import_(arguments: argparse.Namespace) -> None:
+    state = state_dict_of(arguments.file)
+    origin = recognise(state)
+    named = {"name": arguments.name} if arguments.name else {}
+    family = ORIGINS[origin].family(state, **named)
+    unused = ORIGINS[origin].unused(state)
+    spec = family[family.domains[0]].spec
+    print(f"{arguments.file}: {origin}, {spec.backbone.name}, adapters: {spec.adapter.kind}")
+    print(f"{len(state) - len(unused)} of {len(state)} tensors used")
+    for name in unused:
+        print(f"unused: {short(name)}")
+    save_new(family, Path(arguments.out))
+
+
+def save_new(family: Family, out: Path) -> None:
+    """Save a family in a folder that holds none."""
     with held(out):
         if any((out / part).exists() for part in ("shared", "domains")):
             raise ValueError(f"{out} holds a family already; name a new folder.")
-        merged.save(out)
-    print(f"{out}: {', '.join(merged)}")
+        family.save(out)
+    print(f"{out}: {', '.join(family)}")
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -160,7 +180,7 @@ def parser() -> argparse.ArgumentParser:
     def command(
         run: Any, summary: str, *arguments: str, group: Any = commands
     ) -> argparse.ArgumentParser:
-        found = group.add_parser(run.__name__, help=summary, description=summary)
+        found = group.add_parser(run.__name__.rstrip("_"), help=summary, description=summary)
         found.set_defaults(run=run)
         for argument in arguments:
             found.add_argument(argument)
@@ -189,6 +209,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="[IN:]OLD=NEW",
         help="a domain's new name; IN tells which where several have it; may be repeated",
     )
+    one = command(import_, "make a family of a PyTorch or safetensors file", "file")
+    one.add_argument("--out", required=True, help="the folder to write, a new one")
+    one.add_argument("--name", help="of the domain that the network was trained on")
     one = command(predict, "classify image files", "workdir", "domain")
     one.add_argument("images", nargs="+")
     summary = "prepare the Visual Decathlon, or score a submission to it"

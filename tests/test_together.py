@@ -6,7 +6,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from families import spec_of
+from families import network, spec_of
 from test_end_to_end import pretrained as pretrained
 from test_end_to_end import small
 
@@ -147,13 +147,11 @@ def test_domains_at_once_get_what_they_get_alone(kind, devices, digits, faces, c
     few = dataclasses.replace(
         digits, domain=dataclasses.replace(digits.domain, name="few", adapter_decay=0.1)
     )
-    changes = {"train.label_smoothing": 0.1, "optim.learning_rate": 0.005}
+    changes = {"train.label_smoothing": 0.1, "optim.learning_rate": 0.002}
     jobs = jobs_of((digits, faces, few), kind, cache_dir, **changes)
     if kind == "parallel":
-        jobs = [
-            dataclasses.replace(job, spec=dataclasses.replace(job.spec, dropout=(0.2, 0.2)))
-            for job in jobs
-        ]
+        spec = network("parallel", 0.125, init="he_normal", dropout=(0.2, 0.2))
+        jobs = [dataclasses.replace(job, spec=spec) for job in jobs]
     together = ManyDomains(jobs, [job.start() for job in jobs], jax.devices()[:devices])
     losses = [together.step(index)["loss"] for index in range(3)]
     ends = [together.state(index) for index in range(3)]

@@ -107,6 +107,15 @@ def import_original(state_dict: Mapping[str, Any], domain: int = 0) -> dict[str,
     return trees.unflatten(leaves)
 
 
+def unused(state_dict: Mapping[str, Any], domain: int = 0) -> list[str]:
+    """Return the names that `import_original` passes over: other domains' and counters.
+
+    Raises:
+      ValueError: a name that the original network does not have.
+    """
+    return [name for name in state_dict if _place(name.removeprefix("module."), domain) is None]
+
+
 def family_of_original(
     state_dict: Mapping[str, Any],
     *,

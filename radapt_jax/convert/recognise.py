@@ -1,0 +1,57 @@
+"""Which network a state_dict is of, by the names in it.
+
+A network is added by one line of `ORIGINS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from radapt_jax.convert import original
+from radapt_jax.convert.pickled import short
+from radapt_jax.family.family import Family
+
+SHOWN = 5  # names in an error
+
+
+def counters(state_dict: Mapping[str, Any]) -> list[str]:
+    """Return the names of PyTorch's counts of batches, which no network needs."""
+    return [name for name in state_dict if name.endswith("num_batches_tracked")]
+
+
+class Origin(NamedTuple):
+    """Networks of one origin.
+
+    first: a pattern; a state_dict is of this origin if one of its names, as a whole, matches.
+    family: makes the family: `family(state_dict)`, or with `name=` for its source domain.
+    unused: the names of a state_dict that `family` makes no use of.
+    """
+
+    first: str
+    family: Callable[..., Family]
+    unused: Callable[[Mapping[str, Any]], list[str]] = counters
+
+
+ORIGINS = {
+    "ResNet-26 of the original code": Origin(
+        r"pre_layers_conv\.conv\.weight", original.family_of_original, original.unused
+    ),
+}
+
+
+def recognise(state_dict: Mapping[str, Any]) -> str:
+    """Return the key in `ORIGINS` of a state_dict.
+
+    Raises:
+      ValueError: it is of none of them.
+    """
+    for words, origin in ORIGINS.items():
+        if any(re.fullmatch(origin.first, name) for name in state_dict):
+            return words
+    names = ", ".join(map(short, list(state_dict)[:SHOWN]))
+    raise ValueError(
+        f"found {len(state_dict)} tensors of no known network: {names}, ...; expected "
+        f"{' or '.join(ORIGINS)}."
+    )
