@@ -37,26 +37,36 @@ class CifarResNet(ThreeStages):
 
 
 class ResNet20(CifarResNet):
+    """20 layers; see `CifarResNet`."""
+
     name: ClassVar[str] = "resnet20"
     blocks: ClassVar[int] = 3
 
 
 class ResNet32(CifarResNet):
+    """32 layers; see `CifarResNet`."""
+
     name: ClassVar[str] = "resnet32"
     blocks: ClassVar[int] = 5
 
 
 class ResNet44(CifarResNet):
+    """44 layers; see `CifarResNet`."""
+
     name: ClassVar[str] = "resnet44"
     blocks: ClassVar[int] = 7
 
 
 class ResNet56(CifarResNet):
+    """56 layers; see `CifarResNet`."""
+
     name: ClassVar[str] = "resnet56"
     blocks: ClassVar[int] = 9
 
 
 class ResNet110(CifarResNet):
+    """110 layers; see `CifarResNet`."""
+
     name: ClassVar[str] = "resnet110"
     blocks: ClassVar[int] = 18
 
