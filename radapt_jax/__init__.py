@@ -4,6 +4,7 @@ from radapt_jax.adapters import Joint, LowRank, NoAdapter, Options, Parallel, Se
 from radapt_jax.compress.family import compress_family, join, svd
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.convert.original import family_of_original, import_original
+from radapt_jax.convert.resnet_cifar import family_of_resnet_cifar
 from radapt_jax.data.arrays import DomainOptions
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.data.domain import Domain
@@ -49,6 +50,7 @@ __all__ = [
     "decathlon_table",
     "evaluate",
     "family_of_original",
+    "family_of_resnet_cifar",
     "fit",
     "fold",
     "import_original",

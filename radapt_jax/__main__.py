@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from radapt_jax import startup
-from radapt_jax.convert import ORIGINS, recognise, state_dict_of
+from radapt_jax.convert import ORIGINS, state_dict_of
 from radapt_jax.convert.pickled import short
+from radapt_jax.convert.recognise import recognise
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.decathlon.labels import score_submission
 from radapt_jax.decathlon.table import points_table

@@ -25,18 +25,18 @@ def whole(split, positions=None):
 KINDS = ("none", "parallel", "series", "low_rank")
 
 
-def network(kind="none", width=0.125, *, stages=None, convs=None, **options):
-    """A ResNet-26 with adapters of a kind; `options` are the kind's."""
-    return ModelSpec(ResNet26(width), make_options(kind, **options), Placement(stages, convs))
+def network(kind="none", width=0.125, *, made=ResNet26, stages=None, convs=None, **options):
+    """A network with adapters of a kind; `options` are the kind's."""
+    return ModelSpec(made(width), make_options(kind, **options), Placement(stages, convs))
 
 
-def spec_of(kind, width=0.125):
-    return network(kind, width, init="he_normal")
+def spec_of(kind, width=0.125, made=ResNet26):
+    return network(kind, width, made=made, init="he_normal")
 
 
-def member_of(data, kind, seed, *, own_weights=False, width=0.125, scale=0.2):
+def member_of(data, kind, seed, *, own_weights=False, width=0.125, made=ResNet26, scale=0.2):
     """A member with adapters, norms and statistics at random, but near those of the backbone."""
-    spec = spec_of(kind, width)
+    spec = spec_of(kind, width, made)
     variables = initial_variables(spec, data.domain.num_classes, seed)
     stream = np.random.default_rng(seed)
 
@@ -65,6 +65,6 @@ def of_classes(data, count):
     return dataclasses.replace(data, domain=domain)
 
 
-def empty_family(width=0.125):
-    params = initial_variables(spec_of("none", width), 2, seed=0)["params"]
-    return Family(Shared(params, ResNet26(width)))
+def empty_family(width=0.125, made=ResNet26):
+    params = initial_variables(spec_of("none", width, made), 2, seed=0)["params"]
+    return Family(Shared(params, made(width)))

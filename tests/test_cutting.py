@@ -24,6 +24,7 @@ from radapt_jax.data.load import load_domain
 from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.evaluation.evaluate import evaluate_family
 from radapt_jax.experiment import compressed
+from radapt_jax.experiment.config import read
 from radapt_jax.experiment.run import train_and_evaluate
 
 FRACTION = 0.25
@@ -230,7 +231,9 @@ def test_compression_holds_out_what_training_did(moved, cache_dir):
     small = compress_family(family, "low_rank", rank_rule("uniform"))
     for index in range(8):
         picture(root / "rocks" / "train" / "1" / f"z{index}.png", 200 + index)
-    job = compressed.compressed_job(config_of(root, cache_dir, "compress"), small, "rocks")(None)
+    config = config_of(root, cache_dir, "compress")
+    config.init_from = "a run"
+    job = compressed.compressed_job(read(config, 1), small, "rocks")(None)
     assert job.data.held_out == data.held_out
     assert len(job.data.splits["val"]) == len(data.splits["val"])
     assert len(job.data.splits["train"]) == len(data.splits["train"]) + 8

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from families import spec_of, whole
 
-from radapt_jax import initial_variables
+from radapt_jax import ResNet26, initial_variables
 from radapt_jax.adapters.registry import KINDS
-from radapt_jax.models import resnet26
 from radapt_jax.models import spec as models_spec
 from radapt_jax.nn import losses
 
@@ -16,7 +15,7 @@ from radapt_jax.nn import losses
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Float64, and stages of one block: every layer at both strides, and fast to compile."""
-    monkeypatch.setattr(resnet26, "BLOCKS", 1)
+    monkeypatch.setattr(ResNet26, "blocks", 1)
     models_spec._abstract.cache_clear()
     with jax.enable_x64(True):
         yield

@@ -13,11 +13,12 @@ import pytest
 from families import KINDS, empty_family, member_of, of_classes, whole
 from jax import export
 
-from radapt_jax import fold
+from radapt_jax import ResNet26, fold
 from radapt_jax.compress.family import compress_family
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.family import predict
 from radapt_jax.family.predict import predict_mixed, probabilities, statistics
+from radapt_jax.models import ResNet20
 from radapt_jax.utils import files, trees
 
 
@@ -114,12 +115,14 @@ def test_domains_must_match_images(arguments, message, family, pixels):
 
 
 @pytest.mark.parametrize("fold_norm", [False, True])
-@pytest.mark.parametrize("width", [0.125, 0.25])
+@pytest.mark.parametrize(
+    ("made", "width"), [(ResNet26, 0.125), (ResNet26, 0.25), (ResNet20, 0.125)]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_folding_changes_nothing(kind, width, fold_norm, digits, pixels):
+def test_folding_changes_nothing(kind, made, width, fold_norm, digits, pixels):
     """Logits within 1e-5, stem and stride-2 convolutions included."""
-    member = member_of(digits, kind, 5, width=width)
-    family = empty_family(width)
+    member = member_of(digits, kind, 5, width=width, made=made)
+    family = empty_family(width, made)
     family.add("it", member)
     normalised = pixels.astype(np.float32) / 128 - 1
     variables = family.variables("it")

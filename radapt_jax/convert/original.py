@@ -6,25 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from radapt_jax.adapters.registry import make_options
+from radapt_jax.convert.torch import LINEAR, NORM, arranged, named, source_family
 from radapt_jax.data.decathlon.facts import DECATHLON
-from radapt_jax.data.domain import RGB, Domain
+from radapt_jax.data.domain import RGB
 from radapt_jax.family.family import Family
-from radapt_jax.family.member import Member
-from radapt_jax.family.shared import Shared
 from radapt_jax.models.backbone import Placement
-from radapt_jax.models.resnet26 import STEM_CHANNELS, ResNet26
+from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import trees
-
-_NORM = {
-    "weight": ("adapters", "scale"),
-    "bias": ("adapters", "bias"),
-    "running_mean": ("batch_stats", "mean"),
-    "running_var": ("batch_stats", "var"),
-}
 
 
 def _layer(name: str) -> tuple[str, str]:
@@ -40,14 +30,12 @@ def _layer(name: str) -> tuple[str, str]:
 
 
 def _place(name: str, domain: int) -> tuple[str, str] | None:
-    """Return collection and path of an original name; None for counters and other domains."""
-    if name.endswith("num_batches_tracked"):
-        return None
+    """Return collection and path of an original name; None for another domain's."""
     if match := re.fullmatch(r"linears\.(\d+)\.(weight|bias)", name):
-        leaf = "kernel" if match[2] == "weight" else "bias"
-        return ("adapters", f"head/{leaf}") if int(match[1]) == domain else None
+        path = f"head/{LINEAR[match[2]]}"
+        return ("adapters", path) if int(match[1]) == domain else None
     if match := re.fullmatch(r"end_bns\.(\d+)\.0\.(\w+)", name):
-        collection, leaf = _NORM[match[2]]
+        collection, leaf = NORM[match[2]]
         return (collection, f"norm/{leaf}") if int(match[1]) == domain else None
     if match := re.fullmatch(r"(.+)\.parallel_conv\.(\d+)\.conv\.weight", name):
         path = f"{_layer(match[1])[0]}/adapter/kernel"
@@ -56,25 +44,16 @@ def _place(name: str, domain: int) -> tuple[str, str] | None:
         path = f"{_layer(match[1])[0]}/adapter/kernel"
         return ("adapters", path) if int(match[2]) == domain else None
     if match := re.fullmatch(r"(.+)\.bns\.(\d+)\.0\.conv\.0\.(\w+)", name):
-        collection, leaf = _NORM[match[3]]
+        collection, leaf = NORM[match[3]]
         path = f"{_layer(match[1])[0]}/adapter/norm/{leaf}"
         return (collection, path) if int(match[2]) == domain else None
     # A series adapter precedes the domain norm in a Sequential: `bns.0.1` instead of `bns.0`.
     if match := re.fullmatch(r"(.+?)\.bns\.(\d+)(?:\.1)?\.(\w+)", name):
-        collection, leaf = _NORM[match[3]]
+        collection, leaf = NORM[match[3]]
         return (collection, f"{_layer(match[1])[1]}/{leaf}") if int(match[2]) == domain else None
     if match := re.fullmatch(r"(.+)\.conv\.weight", name):
         return "params", f"{_layer(match[1])[0]}/kernel"
     raise ValueError(f"found variable {name!r}, which is not one of the original network's.")
-
-
-def _arrange(path: str, array: np.ndarray) -> np.ndarray:
-    """Turn OIHW into HWIO, and 1x1 filters and linear layers into matrices (inputs, outputs)."""
-    if not path.endswith("kernel"):
-        return array
-    if array.ndim == 4 and array.shape[2:] == (1, 1):
-        array = array[:, :, 0, 0]
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
 def import_original(state_dict: Mapping[str, Any], domain: int = 0) -> dict[str, Any]:
@@ -95,12 +74,7 @@ def import_original(state_dict: Mapping[str, Any], domain: int = 0) -> dict[str,
       KeyError: a norm has a variable that the original code does not have.
       ValueError: a name that the original network does not have, or no such domain.
     """
-    leaves: dict[str, np.ndarray] = {}
-    for name, value in state_dict.items():
-        place = _place(name.removeprefix("module."), domain)
-        if place is not None:
-            collection, path = place
-            leaves[f"{collection}/{path}"] = np.ascontiguousarray(_arrange(path, np.asarray(value)))
+    leaves = arranged(named(state_dict), lambda tensor: _place(tensor, domain))
     if "adapters/head/kernel" not in leaves:
         heads = sorted(name for name in state_dict if name.endswith("weight") and "linears" in name)
         raise ValueError(f"found no domain {domain} in the state_dict; its heads are {heads}.")
@@ -113,7 +87,8 @@ def unused(state_dict: Mapping[str, Any], domain: int = 0) -> list[str]:
     Raises:
       ValueError: a name that the original network does not have.
     """
-    return [name for name in state_dict if _place(name.removeprefix("module."), domain) is None]
+    used = {name for name in named(state_dict) if _place(name, domain)}
+    return [name for name in state_dict if name.removeprefix("module.") not in used]
 
 
 def family_of_original(
@@ -147,24 +122,9 @@ def family_of_original(
       ValueError: as `import_original`; or the arrays make no ResNet-26, the number of names is not
         the head's class count, or `Domain` refuses a value.
     """
-    variables = trees.unflatten(
-        {
-            path: np.asarray(leaf, np.float32)
-            for path, leaf in trees.flatten(import_original(state_dict, domain)).items()
-        }
-    )
-    spec = _spec_of(variables)
-    count = variables["adapters"]["head"]["kernel"].shape[1]
-    names = tuple(map(str, range(count)) if classes is None else classes)
-    if len(names) != count:
-        raise ValueError(
-            f"found {len(names)} class names for a head of {count} classes; expected one for each, "
-            "in label order."
-        )
-    facts = Domain(name, names, mean, std, size, resize)
-    kind = spec.adapter.kind
-    shared = Shared(variables.pop("params"), spec.backbone, source=name, adapter=kind)
-    return Family(shared, [Member(facts, spec, variables, method=kind)])
+    variables = import_original(state_dict, domain)
+    facts = {"mean": mean, "std": std, "size": size, "resize": resize}
+    return source_family(variables, _spec_of(variables), name, classes, **facts)
 
 
 def _spec_of(variables: trees.Tree) -> ModelSpec:
@@ -178,7 +138,7 @@ def _spec_of(variables: trees.Tree) -> ModelSpec:
         raise ValueError(
             "found no filter of pre_layers_conv; expected the state of a whole network."
         )
-    width = leaves["params/stem/kernel"].shape[-1] / STEM_CHANNELS
+    width = leaves["params/stem/kernel"].shape[-1] / ResNet26.stem_channels
     adapted = [path for path in leaves if path.endswith("/adapter/kernel")]
     backbone = ResNet26(width)
     if not adapted:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from radapt_jax.convert import original
+from radapt_jax.convert import original, resnet_cifar
 from radapt_jax.convert.pickled import short
 from radapt_jax.family.family import Family
 
@@ -38,6 +38,7 @@ ORIGINS = {
     "ResNet-26 of the original code": Origin(
         r"pre_layers_conv\.conv\.weight", original.family_of_original, original.unused
     ),
+    "CIFAR ResNet": Origin(r"linear\.weight", resnet_cifar.family_of_resnet_cifar),
 }
 
 

@@ -10,6 +10,7 @@ from radapt_jax.models.fold import folded_spec
 from radapt_jax.models.init import initial_variables
 from radapt_jax.models.registry import BACKBONES, make_backbone
 from radapt_jax.models.resnet26 import ResNet26
+from radapt_jax.models.resnet_cifar import ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
 from radapt_jax.models.spec import DTYPES, ModelSpec
 
 __all__ = [
@@ -19,7 +20,12 @@ __all__ = [
     "Convolution",
     "ModelSpec",
     "Placement",
+    "ResNet20",
     "ResNet26",
+    "ResNet32",
+    "ResNet44",
+    "ResNet56",
+    "ResNet110",
     "folded_spec",
     "initial_variables",
     "make_backbone",

@@ -8,9 +8,17 @@ from typing import Any
 
 from radapt_jax.models.backbone import Backbone
 from radapt_jax.models.resnet26 import ResNet26
+from radapt_jax.models.resnet_cifar import ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
 
 Backbones = Mapping[str, type[Backbone]]
-BACKBONES: dict[str, type[Backbone]] = {"resnet26": ResNet26}
+BACKBONES: dict[str, type[Backbone]] = {
+    "resnet26": ResNet26,
+    "resnet20": ResNet20,
+    "resnet32": ResNet32,
+    "resnet44": ResNet44,
+    "resnet56": ResNet56,
+    "resnet110": ResNet110,
+}
 
 
 def option_names(name: str) -> list[str]:
