@@ -28,6 +28,9 @@ class Raw:
     def __init__(self, opcodes):
         self.opcodes = opcodes
 
+    def __repr__(self):
+        return f"Raw({self.opcodes!r})"
+
 
 class Call:
     """A name that is called with arguments; with a state, BUILD follows."""
