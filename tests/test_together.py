@@ -184,7 +184,7 @@ def test_a_run_that_trains_its_domains_at_once(pretrained, cache_dir, tmp_path, 
     assert [row.domain for row in rows] == ["pictures", "digits", "faces"]
     from radapt_jax.train.progress import Progress
 
-    plain = Progress.stop
+    plain = Progress.evaluate
 
     def stopping(progress, done, state):
         if done == 4 and progress.job.name == "faces":
@@ -192,7 +192,7 @@ def test_a_run_that_trains_its_domains_at_once(pretrained, cache_dir, tmp_path, 
         plain(progress, done, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "stop", stopping)
+        patch.setattr(Progress, "evaluate", stopping)
         with pytest.raises(KeyboardInterrupt):
             train_and_evaluate(config, tmp_path / "stopped")
     train_and_evaluate(config, tmp_path / "stopped")

@@ -44,9 +44,9 @@ class Failures:
             if only or not distributed.is_everywhere(error):
                 raise
             known = isinstance(error, ValueError | OSError | FloatingPointError)
-            told = str(error) if known else f"{type(error).__name__}: {error}"
-            self._found[name] = told
-            log.error("%s failed, the other domains go on. %s", name, told, exc_info=not known)
+            message = str(error) if known else f"{type(error).__name__}: {error}"
+            self._found[name] = message
+            log.error("%s failed, the other domains go on. %s", name, message, exc_info=not known)
 
     @property
     def all(self) -> bool:
@@ -56,7 +56,7 @@ class Failures:
     def tell(self, rows: list[Result]) -> None:
         """Raise DomainsFailed if there were any."""
         if self._found:
-            lines = [f"  {name}: {told}" for name, told in self._found.items()]
+            lines = [f"  {name}: {message}" for name, message in self._found.items()]
             raise DomainsFailed(
                 f"{len(self._found)} of {len(self._wanted)} domains failed:\n"
                 + "\n".join(lines)

@@ -75,7 +75,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Result]:
 
 
 def _begin(workdir: Path, stack: contextlib.ExitStack) -> None:
-    """Lock the workdir, and put right what killed saves left there."""
+    """Lock the workdir, and repair what killed saves left there."""
     check_writable(workdir, "Name a folder for the run: --workdir=DIR.")
     stack.enter_context(held(workdir))
     for place in (workdir, workdir / "compressed"):
@@ -90,8 +90,8 @@ def _run(
     family = open_family(settings, workdir)
     compressed, names = open_compressed(settings, workdir) if compresses else (None, ())
     wanted = names or settings.domains
-    founds = family is None and compressed is None  # the first domain's filters are to be shared
-    failures = Failures(wanted, essential=wanted[0] if founds else None)
+    is_first = family is None and compressed is None  # the first domain's filters will be shared
+    failures = Failures(wanted, essential=wanted[0] if is_first else None)
     jobs: dict[str, Callable[[Family | None], Job]] = {}
     for name in wanted:  # all images are sought before training
         if is_finished(settings, family, name):
@@ -118,7 +118,7 @@ def _run(
             with failures.of(name), distributed.agreed():
                 ready.append(jobs[name](family))
         family = _train(family, ready, workdir, failures, stopping)
-    assert family is not None, "a run has ended if the domain failed that founds the family"
+    assert family is not None, "without its source domain, a run has ended"
     rows = settings.evaluate(family)
     distributed.by_main(lambda: write.write(rows, workdir))
     failures.tell(rows)
@@ -166,7 +166,7 @@ def _add(
                 variables["params"], job.spec.backbone, source=name, adapter=job.spec.adapter.kind
             )
         )
-    member = job.member(variables, results, founds=name == family.shared.source)
+    member = job.member(variables, results, is_source=name == family.shared.source)
     if {"dense_val", "val"} <= member.results.keys():
         lost = member.results["dense_val"] - member.results["val"]
         log.info("%s: %.2f points below its own dense α on validation images.", name, lost)

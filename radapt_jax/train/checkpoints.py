@@ -1,4 +1,4 @@
-"""Training states of one domain, to resume from; none that is damaged is ever gone on with.
+"""Training states of one domain, to resume from; a damaged one is never used.
 
 <folder>/<step>/            Orbax: a state; validation top-1, checksum and what was measured since
                             the last row of metrics as metadata

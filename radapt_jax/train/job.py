@@ -22,13 +22,13 @@ from radapt_jax.utils.trees import Variables
 class Plan:
     """What follows from the options and the size of a domain.
 
-    `stops` are the steps after which it is evaluated and saved; `decay` has the domain's own
+    `evaluations` are the steps after which it is evaluated and saved; `decay` has the domain's own
     decay of adapters in it.
     """
 
     total: int
     steps_per_epoch: float
-    stops: frozenset[int]
+    evaluations: frozenset[int]
     schedule: optax.Schedule
     decay: Mapping[str, float | None]
 
@@ -40,8 +40,8 @@ class Plan:
         decay = dict(options.decay)
         if decay["adapters"] is not None and adapter_decay is not None:
             decay["adapters"] = adapter_decay
-        stops = {round((index + 1) * total / evals) for index in range(evals)}
-        return cls(total, steps_per_epoch, frozenset(stops - {0}), options.rate(total), decay)
+        evaluations = {round((index + 1) * total / evals) for index in range(evals)}
+        return cls(total, steps_per_epoch, frozenset(evaluations - {0}), options.rate(total), decay)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +85,16 @@ class Job:
         return TrainState.on_host(self.variables, self.optimizer())
 
     def member(
-        self, variables: Variables, results: Mapping[str, float], *, founds: bool = False
+        self, variables: Variables, results: Mapping[str, float], *, is_source: bool = False
     ) -> Member:
         """Return what becomes of the domain in a family.
 
         Args:
           variables: after training. Filters that were trained are the domain's own.
           results: of the training.
-          founds: the family's shared weights are the domain's, which has none of its own then.
+          is_source: the family's shared weights are the domain's, which has none of its own then.
         """
-        own = self.options.trains_filters and not founds
+        own = self.options.trains_filters and not is_source
         return Member(
             domain=self.data.domain,
             spec=self.spec,

@@ -1,4 +1,4 @@
-"""Training of one domain or of several at once, from the first step to what becomes of them."""
+"""Trains one domain, or several at once, from the first step to the exported variables."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Trained = tuple[Job, dict[str, Any], dict[str, float]]
 
 
 def train_domains(jobs: Sequence[Job], place: Place, stopping: Stopping) -> Iterator[Trained]:
-    """Train domains, at once those that can be, and yield them as they are done.
+    """Train domains, several at once where that is possible, and yield each when it is done.
 
-    One goes on from its latest checkpoint, if the place has one.
-    Domains are trained at once if they are of one network, image size and number of steps, and have
-    got equally far (and skipped the same batches); see `devices.ManyDomains`.
+    A domain continues from its latest checkpoint, if the place has one. Domains are trained at once
+    if they share a network, an image size and a number of steps, and have reached the same step
+    (and skipped the same batches); see `devices.ManyDomains`.
 
     Args:
-      jobs: domains, with a train split each; val is evaluated where there is one.
+      jobs: domains, each with a train split; its val split is evaluated if it has one.
       place: where states and metrics are kept.
-      stopping: what waits to be told of a signal.
+      stopping: holds signals back while a step runs.
 
     Yields:
       The job, the variables of the exported state (NumPy), and `{"val": top-1 in percent, "step":
@@ -42,63 +42,63 @@ def train_domains(jobs: Sequence[Job], place: Place, stopping: Stopping) -> Iter
     """
     groups: dict[Any, list[Progress]] = {}
     for job in jobs:
-        course = Progress(job, place, distributed.devices())
+        domain = Progress(job, place, distributed.devices())
         network = (str(job.spec), job.data.domain.size, job.plan.total)
-        alike = (network, course.reached, tuple(course.skipped))
-        groups.setdefault(alike, []).append(course)
+        alike = (network, domain.reached, tuple(domain.skipped))
+        groups.setdefault(alike, []).append(domain)
     for group in groups.values():
         yield from _train(group, stopping)
 
 
-def _train(courses: Sequence[Progress], stopping: Stopping) -> list[Trained]:
-    """Train a group from where it is to the end."""
-    options = courses[0].job.options
+def _train(group: Sequence[Progress], stopping: Stopping) -> list[Trained]:
+    """Train a group from the step it has reached to the end."""
+    options = group[0].job.options
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopping.held())
-        for index, course in enumerate(courses):
-            course.index = index
-            stack.enter_context(course)
-        stack.enter_context(_telling_what_does_not_fit(options))
+        for index, domain in enumerate(group):
+            domain.index = index
+            stack.enter_context(domain)
+        stack.enter_context(_explaining_memory_errors(options))
         while True:
             try:
-                _run(courses, stopping)
+                _run(group, stopping)
                 stopping.asked = distributed.largest(stopping.asked)
-                return [(course.job, *course.exported()) for course in courses]
+                return [(domain.job, *domain.exported()) for domain in group]
             except Diverged as diverged:
-                if options.on_nan != "rewind" or len(courses) > 1:
+                if options.on_nan != "rewind" or len(group) > 1:
                     raise
-                courses[0].rewind(diverged)
+                group[0].rewind(diverged)
 
 
-def _run(courses: Sequence[Progress], stopping: Stopping) -> None:
-    """Take all steps that are left; evaluate and save on the way, and when asked to stop."""
-    jobs, states = [course.job for course in courses], [course.state for course in courses]
+def _run(group: Sequence[Progress], stopping: Stopping) -> None:
+    """Take the remaining steps; evaluate and save on the way, and when asked to stop."""
+    jobs, states = [domain.job for domain in group], [domain.state for domain in group]
     together = jobs[0].options.together > 1
-    engine = (ManyDomains if together else OneDomain)(jobs, states, distributed.devices())
-    first, names = courses[0], ", ".join(job.name for job in jobs)
+    trained = (ManyDomains if together else OneDomain)(jobs, states, distributed.devices())
+    first, names = group[0], ", ".join(job.name for job in jobs)
     for done in range(int(first.state.step) + 1, first.plan.total + 1):
-        measured = engine.step(first.batch(done - 1))
-        for course in courses:
-            course.advance(done, measured)
+        measured = trained.step(first.batch(done - 1))
+        for domain in group:
+            domain.advance(done, measured)
         asked = stopping.asked
         if distributed.several():  # all stop after the same step, one after which metrics are read
             log_every = first.job.options.log_every
-            regular = done in first.plan.stops or done % log_every == 0
+            regular = done in first.plan.evaluations or done % log_every == 0
             asked = distributed.largest(asked) if regular else 0
-        if done in first.plan.stops or asked:
-            for index, course in enumerate(courses):
-                save = course.stop if done in first.plan.stops else course.pause
-                save(done, engine.state(index))
+        if done in first.plan.evaluations or asked:
+            for index, domain in enumerate(group):
+                save = domain.evaluate if done in first.plan.evaluations else domain.save
+                save(done, trained.state(index))
         if asked:
-            told = f"{names}: saved at step {done} of {first.plan.total}. "
-            raise Stopped(asked, told + "Start the same command again to go on.")
-    for index, course in enumerate(courses):
-        course.state = engine.state(index)
+            message = f"{names}: saved at step {done} of {first.plan.total}. "
+            raise Stopped(asked, message + "Start the same command again to go on.")
+    for index, domain in enumerate(group):
+        domain.state = trained.state(index)
 
 
 @contextlib.contextmanager
-def _telling_what_does_not_fit(options: TrainOptions) -> Iterator[None]:
-    """Let an error of memory say what to do.
+def _explaining_memory_errors(options: TrainOptions) -> Iterator[None]:
+    """Let an out-of-memory error say what to do.
 
     Raises:
       MemoryError: the device has no room for a step.

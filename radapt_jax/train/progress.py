@@ -27,8 +27,8 @@ MOST_SKIPPED = 10  # batches that a training may leave out
 class Diverged(FloatingPointError):
     """A loss or a gradient is NaN or infinite; `step` is the first in which it was."""
 
-    def __init__(self, told: str, step: int) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
         self.step = step
 
 
@@ -43,7 +43,7 @@ class Progress:
     Attributes:
       index: its place among those that are trained at once.
       skipped: batches that are left out.
-      state: after the last step that is saved, once the course is entered.
+      state: after the last step that is saved, once this is entered.
     """
 
     state: TrainState
@@ -68,9 +68,9 @@ class Progress:
             plan.decay,
         )
         facts = facts_of(job.data, plan)
-        mains = distributed.by_main(lambda: facts)
+        expected = distributed.by_main(lambda: facts)
         with distributed.agreed():
-            check_same_facts(mains, facts, f"{job.name}: this process has others than process 0")
+            check_same_facts(expected, facts, f"{job.name}: this process differs from process 0")
         self._place.begin(job.name, facts)
         self._go_on()
         if self.reached:
@@ -122,13 +122,13 @@ class Progress:
         options = self.job.options
         self._meter.add(measured, options.batch_size)
         self._log.advance()
-        if done % options.log_every == 0 or done in self.plan.stops:
+        if done % options.log_every == 0 or done in self.plan.evaluations:
             self._check(done)
             rate = float(self.plan.schedule(done - 1))
             self._write(done, "train", **self._meter.means(), learning_rate=rate)
             self._meter = Meter(self.index)
 
-    def stop(self, done: int, state: TrainState) -> None:
+    def evaluate(self, done: int, state: TrainState) -> None:
         """Evaluate the state on validation images, and save it."""
         top1 = 0.0
         if self._val is not None:
@@ -141,12 +141,12 @@ class Progress:
             top1 = found.top1
             self._write(done, "val", loss=found.loss, top1=top1)
         self._meter = Meter(self.index)
-        self._save(done, state, top1)
+        self._write_state(done, state, top1)
 
-    def pause(self, done: int, state: TrainState) -> None:
+    def save(self, done: int, state: TrainState) -> None:
         """Save the state between two evaluations, with what was measured since the last row."""
         self._check(done)
-        self._save(done, state, UNKNOWN)
+        self._write_state(done, state, UNKNOWN)
 
     def rewind(self, diverged: Diverged) -> None:
         """Go back to the latest checkpoint, and leave the batch out that the loss was lost on.
@@ -180,14 +180,14 @@ class Progress:
                 step,
             )
 
-    def _save(self, done: int, state: TrainState, top1: float) -> None:
+    def _write_state(self, done: int, state: TrainState, top1: float) -> None:
         self._checkpoints.save(done, state, top1, self._meter.values())
 
     def exported(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Return the variables that become the domain (NumPy), and their results."""
         best = self.job.options.export == "best"
         step = self._checkpoints.best if best else self._checkpoints.latest
-        assert step is not None, "the last step is among the stops"
+        assert step is not None, "the last step is among the evaluations"
         if step != int(self.state.step):
             self.state = self._checkpoints.load(step, self.state)
         results = {"step": float(step)}

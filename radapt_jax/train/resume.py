@@ -44,9 +44,9 @@ def check_resumed(path: Path, name: str, now: dict[str, Any]) -> None:
 
 
 def check_same_facts(
-    before: dict[str, Any], now: dict[str, Any], told: str, hint: str = ""
+    before: dict[str, Any], now: dict[str, Any], message: str, hint: str = ""
 ) -> None:
-    """Raise ValueError with `told`, what differs, and `hint`, unless nothing does."""
+    """Raise ValueError with `message`, what differs and `hint`, if anything differs."""
     changed = [
         f"  {part}.{key}: was {before.get(part, {}).get(key)!r}, is {value!r}"
         for part, entries in now.items()
@@ -54,7 +54,7 @@ def check_same_facts(
         if before.get(part, {}).get(key) != value
     ]
     if changed:
-        raise ValueError(f"{told}:\n" + "\n".join(changed) + hint)
+        raise ValueError(f"{message}:\n" + "\n".join(changed) + hint)
 
 
 def skipped_path(folder: Path) -> Path:

@@ -14,8 +14,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Stopped(KeyboardInterrupt):
     """A run was asked to stop; `code` is the exit status that says so, 128 and the signal."""
 
-    def __init__(self, number: int, told: str) -> None:
-        super().__init__(f"{signal.Signals(number).name}: {told}")
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(f"{signal.Signals(number).name}: {message}")
         self.code = 128 + number
 
 
@@ -54,8 +54,8 @@ class Stopping:
         finally:
             self._held = False
         if self.asked:
-            told = "stopped after a training that is saved. Start the same command again to go on."
-            raise Stopped(self.asked, told)
+            message = "stopped between two trainings. Start the same command again to go on."
+            raise Stopped(self.asked, message)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         again, self.asked = self.asked, number
