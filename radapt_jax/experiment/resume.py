@@ -63,7 +63,7 @@ def _upgraded(entries: dict[str, Any]) -> dict[str, Any]:
     if "adapter.init" not in entries:
         return entries
     init = entries.pop("adapter.init")
-    dropout = [entries.pop(f"adapter.dropout_{position}") for position in ("first", "second")]
+    dropout = [entries.pop(f"adapter.dropout_{it}", 0.0) for it in ("first", "second")]
     options = {"init": init} if init != "zeros" else {}
     options |= {"dropout": dropout} if any(dropout) else {}
     return {**entries, **flat({"adapter": {"options": options}, "backbone": {"options": {}}})}
