@@ -70,7 +70,8 @@ def test_another_width_or_class_count_is_refused_with_both_sides(member, tmp_pat
     checkpoint.save_member(member, tmp_path)
     path = tmp_path / "domains" / "digits" / "card.json"
     card = json.loads(path.read_text())
-    path.write_text(json.dumps({**card, "network": {**card["network"], "width": 0.25}}))
+    wider = {**card["network"], "backbone": {"name": "resnet26", "width": 0.25}}
+    path.write_text(json.dumps({**card, "network": wider}))
     with pytest.raises(ValueError, match=r"head/kernel: found \(32, 10\).*expected \(64, 10\)"):
         checkpoint.load_member(tmp_path, "digits")
     classes = [*card["domain"]["classes"], "ten"]

@@ -25,7 +25,7 @@ def test_json_round_trip():
         ({"name": ""}, "domain name"),
         ({"classes": ()}, "no classes"),
         ({"std": (0.2, 0.0, 0.2)}, r"\(0, inf\)"),
-        ({"size": 30}, "multiple of 8"),
+        ({"size": 0}, "size 0"),
         ({"size": 64, "resize": 60}, "below size"),
         ({"crop": "center"}, "'centre'"),
     ],

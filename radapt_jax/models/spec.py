@@ -98,8 +98,10 @@ class ModelSpec:
         Raises:
           ValueError, KeyError, TypeError, AttributeError: they describe no network.
         """
-        if "width" in facts:
+        if isinstance(facts["backbone"], str):
             return _of_format_1(facts)
+        if unknown := sorted(facts.keys() - {field.name for field in dataclasses.fields(cls)}):
+            raise TypeError(f"unknown entries of a network: {unknown}")
         placed = {name: it and tuple(it) for name, it in facts["placement"].items()}
         return cls(
             backbone=backbone_from_json(facts["backbone"], backbones),

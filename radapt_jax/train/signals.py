@@ -54,8 +54,8 @@ class Stopping:
         finally:
             self._held = False
         if self.asked:
-            message = "stopped between two trainings. Start the same command again to go on."
-            raise Stopped(self.asked, message)
+            message = "stopped after a training that is saved. "
+            raise Stopped(self.asked, message + "Start the same command again to go on.")
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         again, self.asked = self.asked, number
