@@ -30,6 +30,7 @@ def bounded(request):
     """Hold a module to what a process may take; the next one starts without its programs."""
     yield
     if process.KNOWN:
+        process.give_back()
         found = process.maps(), process.resident()
         process.drop_programs()
         process.check(*found, request.module.__name__)

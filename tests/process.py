@@ -33,8 +33,13 @@ def check(maps, resident, where):
         )
 
 
+def give_back():
+    """Give memory back that is free already: it is held by the allocator, not by a test."""
+    gc.collect()
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+
+
 def drop_programs():
     """Free all compiled programs, and give their memory back."""
     jax.clear_caches()
-    gc.collect()
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+    give_back()

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import process
 import pytest
 from families import network, whole
 from jax import export
@@ -17,6 +18,13 @@ from radapt_jax.nn.conv import convolve, winograd
 from radapt_jax.utils import trees
 
 SHAPES = [(8, 8), (7, 9), (6, 5)]  # odd sides too
+
+
+@pytest.fixture(autouse=True)
+def dropped():
+    """Every test compiles large programs, of no use to the next one."""
+    yield
+    process.drop_programs()
 
 
 def plain(x, kernel, stride, alpha=None):

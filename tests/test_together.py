@@ -145,9 +145,9 @@ def test_domains_at_once_get_what_they_get_alone(kind, devices, digits, faces, c
     On one device each, or all on one.
     """
     few = dataclasses.replace(
-        digits, domain=dataclasses.replace(digits.domain, name="few", adapter_decay=0.1)
+        digits, domain=dataclasses.replace(digits.domain, name="few", adapter_decay=10.0)
     )
-    changes = {"train.label_smoothing": 0.1, "optim.learning_rate": 0.002}
+    changes = {"train.label_smoothing": 0.1, "optim.learning_rate": 0.0005}
     jobs = jobs_of((digits, faces, few), kind, cache_dir, **changes)
     if kind == "parallel":
         spec = network("parallel", 0.125, init="he_normal", dropout=(0.2, 0.2))
