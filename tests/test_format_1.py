@@ -6,7 +6,7 @@ adapter file, and what all of them predicted for four images.
 """
 
 import json
-import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -28,8 +28,8 @@ KINDS = {
 
 @pytest.fixture
 def saved(tmp_path):
-    with tarfile.open(ROOT / "tests" / "fixtures" / "family_format_1.tar.gz") as tar:
-        tar.extractall(tmp_path / "saved", filter="data")
+    with zipfile.ZipFile(ROOT / "tests" / "fixtures" / "family_format_1.zip") as archive:
+        archive.extractall(tmp_path / "saved")
     return tmp_path / "saved"
 
 
