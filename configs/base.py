@@ -25,8 +25,8 @@ def get_config() -> config_dict.ConfigDict:
 
     config.adapter = config_dict.ConfigDict()
     config.adapter.kind = "none"  # "none", "series", "parallel", "low_rank" or "joint"
-    config.adapter.stages = "early,mid,late"  # stages with adapters; the stem goes with early
-    config.adapter.convs = "first,second"  # convolutions of a block with adapters
+    config.adapter.stages = ""  # with adapters; "": all. resnet26: early (with the stem), mid, late
+    config.adapter.convs = ""  # of a block, with adapters; "": the usual ones. resnet26: both
     # Options of the kind; others keep their defaults (see radapt_jax/adapters): init "zeros" or
     # "he_normal"; parallel and low-rank: dropout (first, second); low-rank: ranks.
     config.adapter.options = config_dict.ConfigDict()

@@ -33,7 +33,7 @@ from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.data.sources.registry import SOURCES
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.models import BACKBONES, Backbone, Convolution
-from radapt_jax.nn.conv import convolve
+from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.layers import DomainHead
 from radapt_jax.nn.norm import DomainNorm
 from radapt_jax.utils import trees
@@ -53,16 +53,16 @@ class GainAdapter(Adapter):
     leaves: ClassVar = {"gain": Leaf()}
 
     @nn.compact
-    def __call__(self, x, kernel, *, train):
-        gain = self.leaf("gain", (self.features,))
-        return convolve(x, kernel, self.stride) * (1 + gain)
+    def __call__(self, x, f, *, train):
+        gain = self.leaf("gain", (f.kernel.shape[-1],))
+        return f(x, train=train) * (1 + gain)
 
     @classmethod
-    def fold(cls, kernel, own, stats):
-        return kernel * (1 + own["gain"]), None
+    def fold(cls, f, own, stats, norm):
+        return f.kernel * (1 + own["gain"]), None
 
     @classmethod
-    def parameters(cls, inputs, outputs, options, conv):
+    def parameters(cls, inputs, outputs, options, conv, groups=1):
         return outputs
 
 
@@ -99,7 +99,14 @@ class TinyNetwork(nn.Module):
         for position, name in enumerate(self.backbone.convs):
             adapter = self.adapter if name in self.placement.convs else NoAdapter()
             channels, stride = self.backbone.channels, 1 + position
-            conv = AdaptedConv(channels, stride, adapter, position, self.runtime, name=name)
+            conv = AdaptedConv(
+                channels,
+                geometry=Geometry(stride),
+                adapter=adapter,
+                position=position,
+                runtime=self.runtime,
+                name=name,
+            )
             norm = DomainNorm(
                 self.runtime.dtype, self.runtime.norm_axis, self.folded_norms, name=f"{name}_norm"
             )
@@ -204,7 +211,7 @@ def test_parameters_of_a_kind_are_those_of_its_variables(kind):
     spec = ModelSpec(ResNet26(0.25), make_options(kind))
     leaves = trees.flatten(spec.abstract(5)["adapters"])
     filters = trees.flatten(spec.abstract(5)["params"])
-    for conv, _ in spec.backbone.convolutions():
+    for conv, *_ in spec.backbone.convolutions():
         own = of_adapter(leaves, conv)
         inputs, outputs = filters[f"{conv}/kernel"].shape[2:]
         expected = spec.kind.parameters(inputs, outputs, spec.adapter, conv)

@@ -149,7 +149,7 @@ def test_every_3x3_convolution_can_carry_an_adapter():
         paths = trees.flatten(spec.abstract(10)["adapters"])
         return {path.removesuffix("/adapter/kernel") for path in paths if "/adapter/" in path}
 
-    everything = {conv for conv, _ in ResNet20().convolutions()}
+    everything = {conv for conv, *_ in ResNet20().convolutions()}
     assert adapted() == everything
     stages = [adapted(stages=(stage,)) for stage in ResNet20.stages]
     assert [len(found) for found in stages] == [7, 6, 6]
@@ -237,7 +237,7 @@ def test_what_is_no_state_of_a_cifar_resnet_is_named(source):
 
 def test_a_domain_is_trained_saved_loaded_and_served(trained, pixels, tmp_path):
     alphas = rj.svd(trained["digits"], 1)
-    assert set(alphas) == {conv for conv, _ in trained.shared.backbone.convolutions()}
+    assert set(alphas) == {conv for conv, *_ in trained.shared.backbone.convolutions()}
     assert all(np.abs(beta).max() > 0 for beta, _ in alphas.values()), "they were trained"
     trained.save(tmp_path)
     again = rj.Family.load(tmp_path)
@@ -278,7 +278,7 @@ def test_the_table_of_networks():
             spec = rj.ModelSpec(backbone, make_options(kind))
             expected += [sum(
                 spec.kind.parameters(*filters[f"{conv}/kernel"].shape[2:], spec.adapter, conv)
-                for conv, _ in backbone.convolutions()
+                for conv, *_ in backbone.convolutions()
             )]  # fmt: skip
         assert found == expected, name
 

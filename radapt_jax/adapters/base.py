@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.nn.conv import convolve, forward
+from radapt_jax.nn.filters import Filter
 from radapt_jax.nn.layers import domain_variable
+from radapt_jax.nn.norm import NormRule
 from radapt_jax.nn.starts import STARTS
 from radapt_jax.utils.checks import Kind, check_all, one_of
 
@@ -128,21 +129,19 @@ def product(a: Array, b: Array) -> Array:
 class Adapter(nn.Module):
     """The adapter of one shared convolution.
 
-    `__call__(x, kernel, train=...)` takes the input of the convolution, (b, h, w, c), and its
-    filter, (3, 3, c, d), and returns the adapted output, (b, h / stride, w / stride, d).
+    `__call__(x, f, train=...)` takes the input of the convolution, (b, h, w, c), and its filter,
+    of c to d channels, and returns the adapted output, (b, h2, w2, d).
 
     Args:
-      features: d, the outputs of the convolution.
-      stride: of the convolution.
       position: of the convolution in its block, from 0.
       options: of the kind.
+      norm: the network's rule for norms, for kinds that have one inside.
       runtime: how it is computed.
     """
 
-    features: int
-    stride: int
     position: int
     options: Any
+    norm: NormRule
     runtime: Runtime
 
     Options: ClassVar[type[Options]]
@@ -153,29 +152,35 @@ class Adapter(nn.Module):
     )
 
     def __call__(
-        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], *, train: bool
+        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
         raise NotImplementedError
 
     @classmethod
     def fold(
-        cls,
-        kernel: Float[Array, "3 3 c d"],
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-    ) -> tuple[Float[Array, "3 3 c d"], Float[Array, " d"] | None]:
-        """Return the filter of the adapted convolution at evaluation, and a constant to be added.
+        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+    ) -> tuple[Float[Array, "k k c d"], Float[Array, " d"] | None]:
+        """Return the kernel of the adapted convolution at evaluation, and a constant to be added.
 
         Args:
-          kernel: the shared filter.
+          f: the shared filter; its bias, if it has one, stays.
           own: the adapter's variables by path inside it, shared ones too.
           stats: its running statistics.
+          norm: the network's rule for norms.
         """
         raise NotImplementedError
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str) -> int:
-        """Return how many parameters a convolution's adapter has that are the domain's own."""
+    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
+        """Return how many parameters a convolution's adapter has that are the domain's own.
+
+        Args:
+          inputs: of the convolution, of one group if it has groups.
+          outputs: of the convolution.
+          options: of the kind.
+          conv: path of the convolution.
+          groups: of the convolution.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -192,10 +197,6 @@ class Adapter(nn.Module):
     def start(cls, leaf: str, options: Any) -> str:
         """Return how a variable starts, as a name in `nn.starts.STARTS`."""
         return cls.leaves[leaf].start or options.init
-
-    def filtered(self, x: Array, kernel: Array, *, train: bool) -> Array:
-        """Return f * x, the shared convolution alone."""
-        return (convolve if train else forward)(x, kernel, self.stride)
 
     def leaf(self, name: str, shape: tuple[int, ...]) -> Array:
         """Declare one of `leaves` in its collection; return its value in `runtime.dtype`."""

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import Leaf, product
 from radapt_jax.adapters.parallel import Beside, Parallel
+from radapt_jax.nn.filters import Filter, with_alpha
+from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils.checks import Kind, number, whole
 
 Ranks = float | Mapping[str, int]  # a share of the full rank, or a rank by convolution
@@ -61,21 +63,23 @@ class LowRankAdapter(Beside):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], *, train: bool
+        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
-        inputs, conv = x.shape[-1], "/".join(self.path[:-1])
-        rank = rank_of(self.options.ranks, conv, inputs, self.features)
+        inputs, outputs = f.kernel.shape[-2:]
+        rank = rank_of(self.options.ranks, "/".join(self.path[:-1]), inputs, outputs)
         beta = self.leaf("beta", (inputs, rank))
-        gamma = self.leaf("gamma", (rank, self.features))
-        return self.beside(x, kernel, [beta, gamma], train)
+        gamma = self.leaf("gamma", (rank, outputs))
+        return self.beside(x, f, [beta, gamma], train)
 
     @classmethod
-    def fold(cls, kernel: Array, own: Mapping[str, Array], stats: Mapping[str, Array]) -> Any:
+    def fold(
+        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+    ) -> Any:
         """g = f + β γᵀ at the centre tap."""
-        return kernel.at[1, 1].add(product(own["beta"], own["gamma"])), None
+        return with_alpha(f.kernel, product(own["beta"], own["gamma"])), None
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str) -> int:
+    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
         rank = rank_of(options.ranks, conv, inputs, outputs)
         return rank * (outputs if cls.leaves["beta"].shared else inputs + outputs)
 

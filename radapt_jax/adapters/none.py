@@ -10,6 +10,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import Adapter, Options
+from radapt_jax.nn.filters import Filter
+from radapt_jax.nn.norm import NormRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +28,18 @@ class PlainConv(Adapter):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], *, train: bool
+        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
-        return self.filtered(x, kernel, train=train)
+        return f(x, train=train)
 
     @classmethod
-    def fold(cls, kernel: Array, own: Mapping[str, Array], stats: Mapping[str, Array]) -> Any:
-        return kernel, None
+    def fold(
+        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+    ) -> Any:
+        return f.kernel, None
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str) -> int:
+    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
         return 0
 
     @classmethod

@@ -12,8 +12,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import Adapter, Leaf, Options
-from radapt_jax.nn.conv import centre, convolve
+from radapt_jax.nn.filters import Filter, grouped_product, with_alpha
 from radapt_jax.nn.layers import ChannelDropout
+from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils.checks import number, several
 
 # In bfloat16 a small α would be rounded away in f + α: there it is applied apart.
@@ -45,23 +46,32 @@ class Parallel(Options):
 class Beside(Adapter):
     """y = f * x + α * x with α a product of matrices: what parallel and low-rank adapters share."""
 
-    def beside(self, x: Array, kernel: Array, factors: Sequence[Array], train: bool) -> Array:
+    def beside(self, x: Array, f: Filter, factors: Sequence[Array], train: bool) -> Array:
         """Return f * x + α * x.
 
         In training α is folded into the filter, unless its input is dropped out, the computation
         is in bfloat16, or `runtime.fold` is off. At evaluation the factors are applied in turn.
         """
         runtime, rate = self.runtime, self.options.dropout[self.position]
+        groups = f.geometry.groups
+        if groups > 1:  # factors mix the channels of a group, and are small: one matrix
+            factors = [functools.reduce(jnp.matmul, factors)]
         if train and runtime.fold and runtime.dtype in FOLDED_DTYPES and rate == 0:
-            return convolve(x, kernel, self.stride, functools.reduce(jnp.matmul, factors))
-        read = centre(x, self.stride)
+            return f(x, train=train, alpha=functools.reduce(jnp.matmul, factors))
+        read = f.centre(x)
         read = ChannelDropout(rate, runtime.axis_name, name="dropout")(read, train=train)
-        filtered = self.filtered(x, kernel, train=train)
-        return filtered + functools.reduce(jnp.matmul, factors, read)
+        filtered = f(x, train=train)
+        for factor in factors:
+            read = grouped_product(read, factor, groups)
+        return filtered + read
 
 
 class ParallelAdapter(Beside):
-    """y = f * x + α * x, with α a 1x1 convolution of c to d channels."""
+    """y = f * x + α * x, with α a 1x1 convolution of c to d channels.
+
+    Where the convolution has groups, so has α: beside a depthwise convolution it is diagonal, one
+    number a channel.
+    """
 
     Options = Parallel
     leaves: ClassVar = {"kernel": Leaf()}
@@ -69,16 +79,18 @@ class ParallelAdapter(Beside):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], *, train: bool
+        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
-        alpha = self.leaf("kernel", (x.shape[-1], self.features))
-        return self.beside(x, kernel, [alpha], train)
+        alpha = self.leaf("kernel", f.kernel.shape[-2:])
+        return self.beside(x, f, [alpha], train)
 
     @classmethod
-    def fold(cls, kernel: Array, own: Mapping[str, Array], stats: Mapping[str, Array]) -> Any:
+    def fold(
+        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+    ) -> Any:
         """g = f + α at the centre tap (CVPR 2018, section 3.1.2)."""
-        return kernel.at[1, 1].add(own["kernel"]), None
+        return with_alpha(f.kernel, own["kernel"]), None
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str) -> int:
+    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
         return inputs * outputs

@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options, product
-from radapt_jax.nn.norm import NORM_EPSILON, DomainNorm
+from radapt_jax.adapters.base import Adapter, Leaf, Options
+from radapt_jax.nn.filters import Filter, grouped_product
+from radapt_jax.nn.norm import DomainNorm, NormRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,10 @@ class Series(Options):
 
 
 class SeriesAdapter(Adapter):
-    """y = u + α * norm(u) with u = f * x; α is (d, d), and the norm inside is the adapter's."""
+    """y = u + α * norm(u) with u = f * x; α is (d, d), and the norm inside is the adapter's.
+
+    Where the convolution has groups, α has the same: beside a depthwise convolution it is diagonal.
+    """
 
     Options = Series
     leaves: ClassVar = {
@@ -33,21 +38,30 @@ class SeriesAdapter(Adapter):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], *, train: bool
+        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
-        u = self.filtered(x, kernel, train=train)
-        alpha = self.leaf("kernel", (self.features, self.features))
-        norm = DomainNorm(self.runtime.dtype, self.runtime.norm_axis, name="norm")
-        return u + norm(u, train=train) @ alpha
+        u = f(x, train=train)
+        outputs, groups = u.shape[-1], f.geometry.groups
+        alpha = self.leaf("kernel", (outputs // groups, outputs))
+        norm = DomainNorm(self.runtime.dtype, self.runtime.norm_axis, rule=self.norm, name="norm")
+        return u + grouped_product(norm(u, train=train), alpha, groups)
 
     @classmethod
-    def fold(cls, kernel: Array, own: Mapping[str, Array], stats: Mapping[str, Array]) -> Any:
+    def fold(
+        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+    ) -> Any:
         """u + α (slope u + offset) = u (I + diag(slope) α) + offset α: linear at evaluation."""
-        slope = own["norm/scale"] / jnp.sqrt(stats["norm/var"] + NORM_EPSILON)
+        slope = own["norm/scale"] / jnp.sqrt(stats["norm/var"] + norm.epsilon)
         offset = own["norm/bias"] - stats["norm/mean"] * slope
-        alpha = own["kernel"]
-        return kernel + product(kernel, slope[:, None] * alpha), product(offset, alpha)
+        if f.bias is not None:
+            offset = offset + slope * f.bias
+
+        def through(rows: Array) -> Array:
+            with jax.default_matmul_precision("highest"):
+                return grouped_product(rows, own["kernel"], f.geometry.groups)
+
+        return f.kernel + through(slope * f.kernel), through(offset)
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str) -> int:
-        return outputs * outputs + 2 * outputs
+    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
+        return outputs * outputs // groups + 2 * outputs

@@ -77,7 +77,7 @@ def _depth_of(tensors: Mapping[str, Any]) -> type[CifarResNet]:
 def _places(backbone: CifarResNet) -> dict[str, tuple[str, str]]:
     """Return collection and path of every tensor, by its name in PyTorch."""
     places = {f"linear.{theirs}": ("adapters", f"head/{ours}") for theirs, ours in LINEAR.items()}
-    for conv, norm in backbone.convolutions():
+    for conv, norm, _ in backbone.convolutions():
         places[f"{_layer(conv)}.weight"] = ("params", f"{conv}/kernel")
         for theirs, (collection, ours) in NORM.items():
             places[f"{_layer(norm)}.{theirs}"] = (collection, f"{norm}/{ours}")

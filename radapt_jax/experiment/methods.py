@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radapt_jax.experiment.settings import Settings
+from radapt_jax.models.backbone import Placement
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train.optim import LABELS
 
 TRAINED, FROZEN = "a number (trained)", "None (frozen)"
-STAGES, CONVS = ResNet26.stages, ResNet26.convs  # of the networks that the papers published
-EVERYWHERE = ",".join(STAGES)
+STAGES = ResNet26.stages  # of the networks that the papers published
+USUAL = ""  # all stages, and the convolutions that usually carry adapters
 Meaning = Mapping[str, tuple[Any, ...]]  # by entry of the config: what it may be
 
 
@@ -20,8 +21,8 @@ def _means(
     kind: str,
     trained: tuple[str, ...],
     *,
-    stages: str = EVERYWHERE,
-    convs: str = ",".join(CONVS),
+    stages: str = USUAL,
+    convs: str = USUAL,
     **others: tuple[Any, ...],
 ) -> Meaning:
     return {
@@ -91,13 +92,14 @@ def _wrong(facts: Mapping[str, Any], meaning: Meaning) -> list[str]:
 
 def _facts(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     """Return what a run does, by entry of its config; entries that change nothing are left out."""
+    usual = spec.backbone.placed(Placement())
     facts = {
         "start": settings.start,
         "source_adapter": settings.source_adapter,
         "compress.kind": settings.compression.kind,
         "adapter.kind": spec.adapter.kind,
-        "adapter.stages": _ordered(spec.backbone.stages, spec.placement.stages),
-        "adapter.convs": _ordered(spec.backbone.convs, spec.placement.convs),
+        "adapter.stages": _ordered(spec.placement.stages, usual.stages),
+        "adapter.convs": _ordered(spec.placement.convs, usual.convs),
     }
     for name in LABELS:
         frozen = settings.options.decay[name] is None
@@ -112,8 +114,10 @@ def _facts(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     return {entry: found for entry, found in facts.items() if entry not in idle}
 
 
-def _ordered(known: Iterable[str], placed: Iterable[str] | None) -> str:
-    return ",".join(name for name in known if name in (placed or ()))
+def _ordered(placed: Sequence[str] | None, usual: Sequence[str] | None) -> str:
+    """Return the names as a config has them, in order; `USUAL` if they are just those."""
+    found, order = set(placed or ()), list(usual or ())
+    return USUAL if found == set(order) else ",".join(sorted(found, key=[*order, *found].index))
 
 
 def _shown(found: Any) -> str:

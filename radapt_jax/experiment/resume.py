@@ -24,6 +24,8 @@ FREE = (
     "train.together",
 )
 
+EVERYWHERE = {"adapter.stages": "early,mid,late", "adapter.convs": "first,second"}
+
 
 def check_same(config: ConfigDict, workdir: Path) -> None:
     """Raise ValueError if <workdir> holds a run whose config differs in what a run must keep.
@@ -33,9 +35,9 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.is_file():
         return
-    now = flat(json.loads(config.to_json_best_effort()))
+    now = _shortened(flat(json.loads(config.to_json_best_effort())))
     try:
-        before = _upgraded(flat(json.loads(path.read_bytes())))
+        before = _shortened(_upgraded(flat(json.loads(path.read_bytes()))))
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read: {error}. It says how this run was begun: restore it, or use "
@@ -56,6 +58,11 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
             + "\n".join(changed)
             + "\nUse another --workdir, or the same values to resume."
         )
+
+
+def _shortened(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return entries in which "" stands for a placement everywhere, which was once spelt out."""
+    return {key: "" if EVERYWHERE.get(key) == found else found for key, found in entries.items()}
 
 
 def _upgraded(entries: dict[str, Any]) -> dict[str, Any]:

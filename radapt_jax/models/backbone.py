@@ -10,16 +10,28 @@ from typing import Any, ClassVar, NamedTuple
 from flax import linen as nn
 
 from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils.checks import TEXT, Kind, check, check_all, optional, several
 
 PLACED = optional(several(TEXT))
 
 
+# How variables start, by the last part of their path; others as `nn.starts.STARTS["he_normal"]`.
+BY_LEAF = {"scale": "ones", "var": "ones", "bias": "zeros", "mean": "zeros"}
+
+
 class Convolution(NamedTuple):
-    """One shared convolution that can carry an adapter: its path, and the domain norm after it."""
+    """One shared convolution that can carry an adapter.
+
+    Args:
+      path: its own.
+      norm: path of the domain norm after it.
+      groups: of the convolution.
+    """
 
     path: str
     norm: str
+    groups: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +40,7 @@ class Placement:
 
     Args:
       stages: names of stages; None: all.
-      convs: names of the convolutions of a block; None: all.
+      convs: names of the convolutions of a block; None: the backbone's usual ones.
     """
 
     stages: tuple[str, ...] | None = None
@@ -43,6 +55,8 @@ class Backbone(abc.ABC):
       name: in `registry.BACKBONES`, and on disk.
       stages: names of the stages, from the image on; adapters are placed by them.
       convs: names of the convolutions of a block; adapters are placed by them, too.
+      usual_convs: those that carry adapters where none are named; None: all.
+      norm: the rule of its norms.
       multiple_of: the sides of images must be multiples of so many pixels.
       checks: what the options may be.
 
@@ -53,6 +67,8 @@ class Backbone(abc.ABC):
     name: ClassVar[str]
     stages: ClassVar[tuple[str, ...]]
     convs: ClassVar[tuple[str, ...]]
+    usual_convs: ClassVar[tuple[str, ...] | None] = None
+    norm: ClassVar[NormRule] = NormRule()
     multiple_of: ClassVar[int] = 1
     checks: ClassVar[Mapping[str, Kind]] = {}
 
@@ -103,7 +119,15 @@ class Backbone(abc.ABC):
                     f"found {what} {unknown}; expected some of {list(known)} ({self.name})."
                 )
         stages = self.stages if placement.stages is None else tuple(placement.stages)
-        return Placement(stages, self.convs if placement.convs is None else tuple(placement.convs))
+        usual = self.convs if self.usual_convs is None else self.usual_convs
+        return Placement(stages, usual if placement.convs is None else tuple(placement.convs))
+
+    def start(self, path: str) -> str:
+        """Return how a variable starts, adapters' apart, as a name in `nn.starts.STARTS`."""
+        *_, parent, leaf = path.split("/")
+        if leaf in BY_LEAF:
+            return BY_LEAF[leaf]
+        return "head" if parent == "head" else "he_normal"
 
     def check_sides(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless images of this shape, (b, h, w, 3), can be seen."""

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from radapt_jax.adapters.base import is_adapters, of_adapter
 from radapt_jax.models.spec import ModelSpec
-from radapt_jax.nn.norm import NORM_EPSILON
+from radapt_jax.nn.filters import Filter
+from radapt_jax.nn.geometry import Geometry
 from radapt_jax.utils import trees
 
 
@@ -41,18 +41,24 @@ def fold(
         for leaves in (filters, own, stats)
     ]
     new_filters, kept, kept_stats = plain
-    for conv, norm in spec.backbone.convolutions():
+    rule = spec.backbone.norm
+    for conv, norm, groups in spec.backbone.convolutions():
         path = f"{conv}/kernel"
         if path not in filters:
             continue
         new = jnp.asarray(filters[path])
         adapter = {**of_adapter(filters, conv), **of_adapter(own, conv)}
         if adapter:
-            new, constant = spec.kind.fold(new, adapter, of_adapter(stats, conv))
+            f = Filter(new, filters.get(f"{conv}/bias"), Geometry(groups=groups))
+            new, constant = spec.kind.fold(f, adapter, of_adapter(stats, conv), rule)
             if constant is not None:
                 kept_stats[f"{norm}/mean"] = kept_stats[f"{norm}/mean"] - constant
         if fold_norm:
-            new, kept[f"{norm}/bias"] = _fold_norm(new, norm, kept, kept_stats)
+            slope = kept[f"{norm}/scale"] / jnp.sqrt(kept_stats[f"{norm}/var"] + rule.epsilon)
+            new = new * slope
+            kept[f"{norm}/bias"] = kept[f"{norm}/bias"] - kept_stats[f"{norm}/mean"] * slope
+            if f"{conv}/bias" in filters:
+                new_filters[f"{conv}/bias"] = filters[f"{conv}/bias"] * slope
             del kept[f"{norm}/scale"], kept_stats[f"{norm}/mean"], kept_stats[f"{norm}/var"]
         new_filters[path] = new
     return {
@@ -63,11 +69,3 @@ def fold(
 def folded_spec(spec: ModelSpec, *, fold_norm: bool = False) -> ModelSpec:
     """Return the plain network that a folded domain is."""
     return ModelSpec(spec.backbone, folded_norms=fold_norm)
-
-
-def _fold_norm(
-    kernel: Array, norm: str, own: Mapping[str, Any], stats: Mapping[str, Any]
-) -> tuple[Array, Array]:
-    """Return the filter with the norm's slope in it, and the bias that is left."""
-    slope = own[f"{norm}/scale"] / jnp.sqrt(stats[f"{norm}/var"] + NORM_EPSILON)
-    return kernel * slope, own[f"{norm}/bias"] - stats[f"{norm}/mean"] * slope

@@ -17,9 +17,6 @@ from radapt_jax.models.spec import ModelSpec
 from radapt_jax.nn.starts import STARTS
 from radapt_jax.utils import trees
 
-# By the last part of a path, for whatever is not of an adapter.
-BY_LEAF = {"scale": "ones", "var": "ones", "bias": "zeros", "mean": "zeros"}
-
 
 def initial_variables(spec: ModelSpec, num_classes: int, seed: int) -> dict[str, Any]:
     """Return fresh `params`, `adapters` and `batch_stats` as NumPy arrays.
@@ -40,9 +37,6 @@ def initial_variables(spec: ModelSpec, num_classes: int, seed: int) -> dict[str,
 
 def _start(spec: ModelSpec, path: str) -> str:
     """Return how a variable starts, as a name in `STARTS`."""
-    collection, *_, parent, leaf = path.split("/")
-    if is_adapters(path) and collection != "batch_stats":
+    if is_adapters(path) and not path.startswith("batch_stats/"):
         return spec.kind.start(path.partition(f"/{NAME}/")[2], spec.adapter)
-    if leaf in BY_LEAF:
-        return BY_LEAF[leaf]
-    return "head" if parent == "head" else "he_normal"
+    return spec.backbone.start(path)

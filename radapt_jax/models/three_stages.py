@@ -13,6 +13,7 @@ from radapt_jax.adapters.base import Options, Runtime
 from radapt_jax.adapters.conv import AdaptedConv
 from radapt_jax.adapters.none import NoAdapter
 from radapt_jax.models.backbone import Backbone, Convolution, Placement
+from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.norm import DomainNorm
 from radapt_jax.utils.checks import number
 
@@ -168,10 +169,10 @@ class Block(nn.Module):
         for position, stride in enumerate((self.stride, 1)):
             conv = AdaptedConv(
                 self.features,
-                stride,
-                self.adapters[position],
-                position,
-                self.runtime,
+                geometry=Geometry(stride),
+                adapter=self.adapters[position],
+                position=position,
+                runtime=self.runtime,
                 name=f"conv{position + 1}",
             )
             norm = make_norm(self.runtime, self.folded_norms, f"norm{position + 1}")

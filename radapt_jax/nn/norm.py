@@ -7,7 +7,7 @@ domain owns is declared in `adapters` and `batch_stats` (see `domain_variable`).
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +16,34 @@ from jaxtyping import Array, Float
 
 from radapt_jax.nn.layers import domain_variable
 
-NORM_MOMENTUM = 0.9  # of the running statistics; PyTorch calls this 0.1
-NORM_EPSILON = 1e-5
+
+class NormRule(NamedTuple):
+    """How a network's batch norms compute; the defaults are PyTorch's.
+
+    Args:
+      epsilon: added to the variance.
+      momentum: share of a running statistic that a step keeps; PyTorch calls 0.9 a momentum of 0.1.
+      unbiased: the running variance is the unbiased one; batches are normalised by the biased one.
+    """
+
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    unbiased: bool = True
 
 
 class DomainNorm(nn.Module):
     """Batch norm of one domain: scale and bias in `adapters`, statistics in `batch_stats`.
 
-    Follows PyTorch: momentum 0.1, unbiased running variance. Statistics are taken in two passes
-    in float32 or wider. With `axis_name`, the batch statistics are those of all devices. With
-    `folded`, the scale and statistics are in the filter before the norm (see models.fold) and
-    only the bias is left; such a norm cannot be trained.
+    Statistics are taken in two passes in float32 or wider; `rule` says what follows from them.
+    With `axis_name`, the batch statistics are those of all devices. With `folded`, the scale and
+    statistics are in the filter before the norm (see models.fold) and only the bias is left; such
+    a norm cannot be trained.
     """
 
     dtype: Any = jnp.float32
     axis_name: str | None = None
     folded: bool = False
+    rule: NormRule = NormRule()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
@@ -47,25 +59,27 @@ class DomainNorm(nn.Module):
         running_var = domain_variable(self, "batch_stats", "var", ones, shape)
 
         if train and not self.is_initializing():
-            y, mean, var = batch_norm(x, scale.value, bias.value, self.axis_name)
+            y, mean, var = batch_norm(x, scale.value, bias.value, self.axis_name, self.rule.epsilon)
             devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
             count = devices * x.size // x.shape[-1]
-            keep = NORM_MOMENTUM
-            unbiased = var * (count / max(count - 1, 1))
+            keep = self.rule.momentum
+            if self.rule.unbiased:
+                var = var * (count / max(count - 1, 1))
             running_mean.value = keep * running_mean.value + (1 - keep) * mean
-            running_var.value = keep * running_var.value + (1 - keep) * unbiased
+            running_var.value = keep * running_var.value + (1 - keep) * var
             return y.astype(self.dtype)
         wide = _wide(x)
-        factor = jax.lax.rsqrt(running_var.value + NORM_EPSILON) * scale.value
+        factor = jax.lax.rsqrt(running_var.value + self.rule.epsilon) * scale.value
         return ((wide - running_mean.value) * factor + bias.value).astype(self.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def batch_norm(
     x: Float[Array, "b h w c"],
     scale: Float[Array, " c"],
     bias: Float[Array, " c"],
     axis_name: str | None = None,
+    epsilon: float = NormRule().epsilon,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]:
     """Return x normalised by its own statistics, and those statistics: mean and biased variance.
 
@@ -76,20 +90,23 @@ def batch_norm(
       x: (b, h, w, c), of any float type; sums are in float32 or wider.
       scale, bias: (c,).
       axis_name: take the statistics over all devices of this axis.
+      epsilon: added to the variance.
     """
-    return _batch_norm_forward(x, scale, bias, axis_name)[0]
+    return _batch_norm_forward(x, scale, bias, axis_name, epsilon)[0]
 
 
-def _batch_norm_forward(x: Array, scale: Array, bias: Array, axis_name: str | None) -> Any:
+def _batch_norm_forward(
+    x: Array, scale: Array, bias: Array, axis_name: str | None, epsilon: float
+) -> Any:
     wide = _wide(x)
     mean = _average(wide, axis_name)
     var = _average(jnp.square(wide - mean), axis_name)
-    inverse = jax.lax.rsqrt(var + NORM_EPSILON)
+    inverse = jax.lax.rsqrt(var + epsilon)
     y = (wide - mean) * (inverse * scale) + bias
     return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
-def _batch_norm_backward(axis_name: str | None, saved: Any, gradients: Any) -> Any:
+def _batch_norm_backward(axis_name: str | None, epsilon: float, saved: Any, gradients: Any) -> Any:
     x, scale, mean, inverse = saved
     gradient = _wide(gradients[0])
     normed = (_wide(x) - mean) * inverse
