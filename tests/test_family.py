@@ -14,7 +14,7 @@ from radapt_jax import Family, Member, ResNet26, Shared, initial_variables
 from radapt_jax.data.pixels import HostPixels
 from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.data.views import eval_views
-from radapt_jax.family import predict as family_predict
+from radapt_jax.family import predictor
 from radapt_jax.family.predict import predict_mixed
 
 
@@ -112,7 +112,7 @@ def test_a_mixed_batch_of_several_kinds_is_cut_too(family, digits, monkeypatch):
         sizes.append(len(arguments[3]))
         return plain(*arguments)
 
-    monkeypatch.setattr(family_predict, "predict_mixed", spy)
+    monkeypatch.setattr(predictor, "predict_mixed", spy)
     found = family.predict(pixels, domains=names, batch_size=5)
     np.testing.assert_allclose(found, expected, atol=2e-6)
     assert sorted(sizes) == [4, 4, 5, 5, 5]

@@ -249,3 +249,19 @@ def test_an_export_that_fails_leaves_the_files_that_were_there(
         assert json.loads(facts.read_text())["sha256"] != old
     else:
         assert facts.read_bytes() == b"old facts"
+
+
+def test_features_are_what_the_head_takes(family, pixels):
+    """Of every kind, with padded heads; a batch is cut into parts."""
+    for name in ("a", "series", "low_rank", "own"):
+        features = family.features(pixels[:5], domain=name, batch_size=2)
+        assert features.dtype == np.float32
+        head = family[name].variables["adapters"]["head"]
+        expected = family.predict(pixels[:5], domain=name)
+        found = jax.nn.softmax(features @ head["kernel"] + head["bias"])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert family.features(pixels[:0], domain="a").shape == (0, features.shape[1])
+    with pytest.raises(KeyError, match="nowhere"):
+        family.features(pixels, domain="nowhere")
+    with pytest.raises(ValueError, match=r"found images of shape \(32, 32, 3\)"):
+        family.features(np.zeros((32, 32, 3), np.uint8), domain="a")

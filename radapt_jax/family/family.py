@@ -15,7 +15,8 @@ from radapt_jax.family import export as family_export
 from radapt_jax.family.domains import Domains
 from radapt_jax.family.folded import FoldedDomain, FoldedVariables
 from radapt_jax.family.member import Member
-from radapt_jax.family.predict import Predictor, check_images
+from radapt_jax.family.predict import check_images
+from radapt_jax.family.predictor import Predictor
 from radapt_jax.family.shared import Shared
 from radapt_jax.models.fold import fold, folded_spec
 from radapt_jax.models.registry import Backbones
@@ -185,6 +186,25 @@ class Family(Domains):
         if len(images) == 0:
             return np.zeros((0, self[domain].domain.num_classes), np.float32)
         return self._predictor.one(images, domain, batch_size)
+
+    def features(self, images: Any, *, domain: str, batch_size: int = 256) -> np.ndarray:
+        """Return what a domain's head takes of images: float32 (n, channels).
+
+        Args:
+          images: as for `predict`.
+          domain: whose adapters and norms to use.
+          batch_size: the most images that go through the network at once.
+
+        Raises:
+          KeyError, ValueError: as `predict`.
+        """
+        check("batch_size", batch_size, whole(1))
+        facts = self[domain].domain
+        images = check_images(images, [facts])
+        if len(images) == 0:
+            head = self.variables(domain)["adapters"]["head"]["kernel"]
+            return np.zeros((0, head.shape[0]), np.float32)
+        return self._predictor.features(images, domain, batch_size)
 
     def fold(self, domain: str, *, fold_norm: bool = False) -> FoldedDomain:
         """Fold a domain's adapters into the filters: a plain network of the backbone's speed.

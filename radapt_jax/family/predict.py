@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from radapt_jax.data.augment import normalise
 from radapt_jax.data.domain import Domain
-from radapt_jax.family.bank import Bank
 from radapt_jax.nn.losses import MASKED_LOGIT
-from radapt_jax.utils.programs import make_room
 
 
 def pad_head(adapters: Mapping[str, Any], classes: int) -> dict[str, Any]:
@@ -141,12 +139,20 @@ def predict_mixed(
 
 
 def predict_all(
-    model: Any, variables: Any, images: np.ndarray, domain: Domain, batch_size: int
+    model: Any,
+    variables: Any,
+    images: np.ndarray,
+    domain: Domain,
+    batch_size: int,
+    program: Callable[..., Any] = predict,
 ) -> np.ndarray:
-    """Return the probabilities (n, k) of one domain for n >= 1 images, batch by batch."""
+    """Return the probabilities (n, k) of one domain for n >= 1 images, batch by batch.
+
+    `program` may compute something else of the same arguments, such as `features.features`.
+    """
     mean, std = statistics(domain)
     found = [
-        np.asarray(predict(model, variables, images[rows], mean, std))[:real]
+        np.asarray(program(model, variables, images[rows], mean, std))[:real]
         for real, rows in in_batches(np.arange(len(images)), batch_size)
     ]
     return np.concatenate(found)
@@ -166,118 +172,3 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[tuple[int, np.ndarray]]:
 def stack(trees: Sequence[Any]) -> Any:
     """Stack trees of equal structure: every leaf gets a leading axis, one entry for each tree."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-class Key(NamedTuple):
-    """What a cached value was computed from: versions of domains, and the width of their heads."""
-
-    versions: tuple[int, ...]
-    classes: int
-    stacked: bool
-
-
-class Predictor:
-    """Predicts with the domains of a bank, and caches their padded heads and stacked variables.
-
-    Args:
-      params: the shared weights.
-      bank: the domains.
-    """
-
-    def __init__(self, params: Mapping[str, Any], bank: Bank) -> None:
-        self._params, self._bank = params, bank
-        self._made: dict[Key, Any] = {}
-
-    def _kept(self, key: Key, make: Callable[[], Any]) -> Any:
-        """Return a cached value, computed once for the versions of its domains; drop stale ones."""
-        held = self._bank.versions()
-        self._made = {old: it for old, it in self._made.items() if held.issuperset(old.versions)}
-        if key not in self._made:
-            make_room()
-            self._made[key] = make()
-        return self._made[key]
-
-    def one(self, images: np.ndarray, name: str, batch_size: int) -> np.ndarray:
-        """Return the class probabilities (n, classes) of one domain, for at least one image."""
-        facts = self._bank[name].domain
-        model, variables = self._padded(name)
-        found = predict_all(model, variables, images, facts, batch_size)
-        return found[:, : facts.num_classes]
-
-    def mixed(self, images: np.ndarray, names: Sequence[str], batch_size: int) -> np.ndarray:
-        """Return class probabilities (n, largest class count); `names` has a domain per image."""
-        classes = max((self._bank.classes(name) for name in set(names)), default=0)
-        found = np.zeros((len(images), classes), np.float32)
-        for group in self._groups(set(names)):
-            rows = np.flatnonzero([name in group for name in names])
-            size = len(rows) if len(rows) == len(images) else min(_few(len(rows)), batch_size)
-            padded = np.pad(rows, (0, max(size - len(rows), 0)), mode="edge")
-            model, params, bank, means, stds = self._stacked(group)
-            for real, part in in_batches(padded, batch_size):
-                which = np.array([group.index(names[int(row)]) for row in part])
-                out = predict_mixed(model, params, bank, which, images[part], means, stds)
-                found[part[:real]] = np.asarray(out)[:real, :classes]
-        return found
-
-    def _padded(self, name: str) -> tuple[Any, dict[str, Any]]:
-        """Return the network and the variables of a domain, with its head padded."""
-        classes = self._head_width()
-
-        def make() -> tuple[Any, dict[str, Any]]:
-            variables = {"params": self._params, **self._bank.variables(name)}
-            variables["adapters"] = pad_head(variables["adapters"], classes)
-            return self._bank[name].spec.served().build(classes), variables
-
-        return self._kept(Key((self._bank.version(name),), classes, stacked=False), make)
-
-    def _head_width(self) -> int:
-        return max(self._bank.classes(name) for name in self._bank.names)
-
-    def _groups(self, wanted: set[str]) -> list[tuple[str, ...]]:
-        """Group the domains that can share a program; return the groups with a wanted domain.
-
-        If domains are read on use, groups hold only wanted domains, and no more of them than fit
-        in memory.
-        """
-        groups: dict[Any, list[str]] = {}
-        limit = self._bank.at_most
-        for name in sorted(self._bank.names if limit is None else wanted):
-            member = self._bank[name]
-            own = name if member.has_own_weights else ""
-            groups.setdefault((member.spec.served(), own), []).append(name)
-        found = [tuple(group) for group in groups.values() if wanted & set(group)]
-        if limit is None:
-            return found
-        return [group[at : at + limit] for group in found for at in range(0, len(group), limit)]
-
-    def _stacked(self, group: tuple[str, ...]) -> tuple[Any, ...]:
-        """Return network, shared weights, stacked bank, means and stds of a group of domains."""
-        names, classes = list(group), self._head_width()
-        versions = tuple(self._bank.version(name) for name in group)
-        key = Key(versions, classes, stacked=True)
-        if self._bank.at_most is not None:  # groups change: use few sizes, and keep only one
-            names += [group[-1]] * (_few(len(group)) - len(group))
-            self._made = {
-                old: it for old, it in self._made.items() if old == key or not old.stacked
-            }
-
-        def make() -> tuple[Any, ...]:
-            variables = [{"params": self._params, **self._bank.variables(name)} for name in names]
-            bank = [
-                {
-                    "adapters": pad_head(own["adapters"], classes),
-                    "batch_stats": own["batch_stats"],
-                }
-                for own in variables
-            ]
-            facts = [statistics(self._bank[name].domain) for name in names]
-            means, stds = (np.stack(them) for them in zip(*facts, strict=True))
-            model = self._bank[group[0]].spec.served().build(classes)
-            return model, variables[0]["params"], stack(bank), means, stds
-
-        return self._kept(key, make)
-
-
-def _few(count: int) -> int:
-    """Return the next power of two, so that few sizes are compiled."""
-    return 1 << (count - 1).bit_length()

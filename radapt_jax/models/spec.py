@@ -70,7 +70,7 @@ class ModelSpec:
 
     def served(self) -> ModelSpec:
         """Return this network without what matters in training only."""
-        return dataclasses.replace(self, adapter=self.adapter.served())
+        return _served(self)
 
     def abstract(self, num_classes: int) -> dict[str, Any]:
         """Return the shapes and dtypes of all three collections, without computing anything."""
@@ -123,6 +123,11 @@ def _of_format_1(facts: Mapping[str, Any]) -> ModelSpec:
         placement=Placement(tuple(facts["stages"]), tuple(facts["convs"])),
         folded_norms=facts["folded_norms"],
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _served(spec: ModelSpec) -> ModelSpec:
+    return dataclasses.replace(spec, adapter=spec.adapter.served())
 
 
 @functools.lru_cache(maxsize=64)
