@@ -104,8 +104,14 @@ def import_(arguments: argparse.Namespace) -> None:
     state = state_dict_of(arguments.file)
     origin = recognise(state)
     named = {"name": arguments.name} if arguments.name else {}
-    family = ORIGINS[origin].family(state, **named)
-    unused = ORIGINS[origin].unused(state)
+    domains = ORIGINS[origin].domains(state)
+    if not 0 <= arguments.domain < domains:
+        raise ValueError(f"found --domain {arguments.domain}; expected 0 to {domains - 1} here.")
+    chosen = {"domain": arguments.domain} if domains > 1 else {}
+    family = ORIGINS[origin].family(state, **named, **chosen)
+    unused = ORIGINS[origin].unused(state, **chosen)
+    if domains > 1:
+        print(f"domain {arguments.domain} of {domains}, from 0; --domain chooses another")
     spec = family[family.domains[0]].spec
     print(f"{arguments.file}: {origin}, {spec.backbone.name}, adapters: {spec.adapter.kind}")
     print(f"{len(state) - len(unused)} of {len(state)} tensors used")
@@ -213,6 +219,7 @@ def parser() -> argparse.ArgumentParser:
     one = command(import_, "make a family of a PyTorch or safetensors file", "file")
     one.add_argument("--out", required=True, help="the folder to write, a new one")
     one.add_argument("--name", help="of the domain that the network was trained on")
+    one.add_argument("--domain", type=int, default=0, help="which of several, from 0 (%(default)s)")
     one = command(predict, "classify image files", "workdir", "domain")
     one.add_argument("images", nargs="+")
     summary = "prepare the Visual Decathlon, or score a submission to it"

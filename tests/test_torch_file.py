@@ -524,6 +524,27 @@ def test_import_of_a_network_of_the_original_code(name, write, tmp_path, capsys)
         __main__.main(["import", str(file), "--out", str(out)])
 
 
+def test_import_takes_one_of_several_domains(tmp_path, capsys):
+    """Both are on the same filters, so that one's file goes into the other's workdir."""
+    state = state_of("parallel_2tasks")
+    safetensors.numpy.save_file(state, tmp_path / "net.safetensors")
+
+    def run(*arguments):
+        __main__.main([*map(str, arguments)])
+
+    for domain, name in enumerate(("digits", "letters")):
+        out = tmp_path / name
+        run("import", tmp_path / "net.safetensors", "--out", out, "--name", name,
+            "--domain", domain)  # fmt: skip
+        assert f"domain {domain} of 2" in capsys.readouterr().out
+    run("save", tmp_path / "letters", "letters", tmp_path / "file.safetensors")
+    run("swap", tmp_path / "digits", tmp_path / "file.safetensors")
+    family = Family.load(tmp_path / "digits")
+    assert {name: family[name].domain.num_classes for name in family} == {"digits": 5, "letters": 7}
+    with pytest.raises(SystemExit, match=r"found --domain 2; expected 0 to 1"):
+        run("import", tmp_path / "net.safetensors", "--out", tmp_path / "x", "--domain", 2)
+
+
 def test_import_names_what_is_not_used(tmp_path, capsys):
     state = state_of("parallel_2tasks")
     (tmp_path / "net.pth").write_bytes(zipped(Ordered(state)))

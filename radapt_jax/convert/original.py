@@ -81,6 +81,11 @@ def import_original(state_dict: Mapping[str, Any], domain: int = 0) -> dict[str,
     return trees.unflatten(leaves)
 
 
+def domains(state_dict: Mapping[str, Any]) -> int:
+    """Return how many domains a state_dict has: one for each head."""
+    return sum(bool(re.fullmatch(r"linears\.\d+\.weight", name)) for name in named(state_dict))
+
+
 def unused(state_dict: Mapping[str, Any], domain: int = 0) -> list[str]:
     """Return the names that `import_original` passes over: other domains' and counters.
 

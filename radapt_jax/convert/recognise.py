@@ -16,6 +16,11 @@ from radapt_jax.family.family import Family
 SHOWN = 5  # names in an error
 
 
+def one_domain(state_dict: Mapping[str, Any]) -> int:
+    """Return how many domains a network has that was trained on one."""
+    return 1
+
+
 def counters(state_dict: Mapping[str, Any]) -> list[str]:
     """Return the names of PyTorch's counts of batches, which no network needs."""
     return [name for name in state_dict if name.endswith("num_batches_tracked")]
@@ -25,18 +30,24 @@ class Origin(NamedTuple):
     """Networks of one origin.
 
     first: a pattern; a state_dict is of this origin if one of its names, as a whole, matches.
-    family: makes the family: `family(state_dict)`, or with `name=` for its source domain.
-    unused: the names of a state_dict that `family` makes no use of.
+    family: makes the family: `family(state_dict)`, or with `name=` for its source domain, and with
+      `domain=` where there are several.
+    unused: the names of a state_dict that `family` makes no use of; it takes `domain=`, too.
+    domains: how many domains a state_dict has.
     """
 
     first: str
     family: Callable[..., Family]
-    unused: Callable[[Mapping[str, Any]], list[str]] = counters
+    unused: Callable[..., list[str]] = counters
+    domains: Callable[[Mapping[str, Any]], int] = one_domain
 
 
 ORIGINS = {
     "ResNet-26 of the original code": Origin(
-        r"pre_layers_conv\.conv\.weight", original.family_of_original, original.unused
+        r"pre_layers_conv\.conv\.weight",
+        original.family_of_original,
+        original.unused,
+        original.domains,
     ),
     "CIFAR ResNet": Origin(r"linear\.weight", resnet_cifar.family_of_resnet_cifar),
 }
