@@ -1,21 +1,18 @@
 """CIFAR ResNets: counts, the network of the paper, and weights from PyTorch."""
 
-import re
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED
+from conftest import SHARED
 from families import member_of, whole
 from safetensors.numpy import load_file
 
 import radapt_jax as rj
 from radapt_jax import __main__
-from radapt_jax.adapters import make_options
 from radapt_jax.convert import state_dict_of
-from radapt_jax.models import BACKBONES, ResNet20, make_backbone
+from radapt_jax.models import ResNet20, make_backbone
 from radapt_jax.models.resnet_cifar import DEPTHS
 from radapt_jax.utils import trees
 
@@ -261,26 +258,6 @@ def test_joint_compression(trained, pixels):
     for fold_norm in (False, True):
         folded = joint.fold("digits", fold_norm=fold_norm)
         np.testing.assert_allclose(folded.predict(pixels), predicted, atol=1e-5)
-
-
-def test_the_table_of_networks():
-    """Parameters by backbone in docs/networks.md."""
-    rows = {}
-    for line in (ROOT / "docs" / "networks.md").read_text().splitlines():
-        if match := re.match(r"\| `(\w+)` \|(( [\d,]+ \|){4})", line):
-            rows[match[1]] = [int(it.replace(",", "")) for it in re.findall(r"[\d,]+", match[2])]
-    assert rows.keys() == BACKBONES.keys()
-    for name, found in rows.items():
-        backbone = make_backbone(name)
-        filters = trees.flatten(rj.ModelSpec(backbone).abstract(1)["params"])
-        expected = [rj.Shared({}, backbone).backbone_parameters()]
-        for kind in ("series", "parallel", "low_rank"):
-            spec = rj.ModelSpec(backbone, make_options(kind))
-            expected += [sum(
-                spec.kind.parameters(*filters[f"{conv}/kernel"].shape[2:], spec.adapter, conv)
-                for conv, *_ in backbone.convolutions()
-            )]  # fmt: skip
-        assert found == expected, name
 
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the trained weights are not here")

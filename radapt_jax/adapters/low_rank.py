@@ -66,7 +66,7 @@ class LowRankAdapter(Beside):
         self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
         inputs, outputs = f.kernel.shape[-2:]
-        rank = rank_of(self.options.ranks, "/".join(self.path[:-1]), inputs, outputs)
+        rank = self.rank(inputs, outputs, self.options, "/".join(self.path[:-1]))
         beta = self.leaf("beta", (inputs, rank))
         gamma = self.leaf("gamma", (rank, outputs))
         return self.beside(x, f, [beta, gamma], train)
@@ -80,8 +80,17 @@ class LowRankAdapter(Beside):
 
     @classmethod
     def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
-        rank = rank_of(options.ranks, conv, inputs, outputs)
+        rank = cls.rank(inputs, outputs, options, conv)
         return rank * (outputs if cls.leaves["beta"].shared else inputs + outputs)
+
+    @classmethod
+    def rank(cls, inputs: int, outputs: int, options: Any, conv: str) -> int:
+        """Return the rank of one convolution's adapter.
+
+        One domain's α has no rank beyond min(c, d); a β for several domains can have up to c.
+        """
+        full = min(inputs, outputs)
+        return rank_of(options.ranks, conv, full, inputs if cls.leaves["beta"].shared else full)
 
     @classmethod
     def serves(cls, options: Any, conv: str) -> bool:
@@ -98,22 +107,24 @@ class JointAdapter(LowRankAdapter):
     }
 
 
-def rank_of(ranks: Ranks, conv: str, inputs: int, outputs: int) -> int:
-    """Return the rank of one convolution's adapter: at least 1, at most the full rank.
+def rank_of(ranks: Ranks, conv: str, full: int, most: int | None = None) -> int:
+    """Return a rank for one convolution, at least 1.
 
     Args:
-      ranks: a share of the full rank, min(inputs, outputs), or ranks by convolution (those that
-        are not in it carry no low-rank adapter).
+      ranks: a share of the full rank, or ranks by convolution (those that are not in it carry no
+        low-rank adapter).
       conv: its path, such as "stage1/block1/conv1".
+      full: the full rank of one domain's adapter, min(inputs, outputs).
+      most: the most that a rank by convolution can be; default: `full`.
 
     Raises:
       ValueError: a share outside (0, 1], or no rank, or one out of range, for this convolution.
     """
-    full = min(inputs, outputs)
     if isinstance(ranks, Mapping):
-        if not 1 <= ranks.get(conv, 0) <= full:
+        most = full if most is None else most
+        if not 1 <= ranks.get(conv, 0) <= most:
             raise ValueError(
-                f"found rank {ranks.get(conv)} for the adapter of {conv}; expected 1 to {full}."
+                f"found rank {ranks.get(conv)} for the adapter of {conv}; expected 1 to {most}."
             )
         return ranks[conv]
     if not 0 < ranks <= 1:

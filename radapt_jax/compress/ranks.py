@@ -16,12 +16,18 @@ class Spectrum:
     """Singular values of one layer's adapters, and the cost of one rank there.
 
     Args:
-      values: float (full rank,), in descending order.
+      values: float, in descending order, of all domains' adapters side by side.
       cost: parameters that one rank takes over all domains: inputs + domains · outputs.
+      full: the full rank of one domain's adapter, min(inputs, outputs); default: as many as values.
     """
 
     values: np.ndarray
     cost: int
+    full: int | None = None
+
+    @property
+    def full_rank(self) -> int:
+        return len(self.values) if self.full is None else self.full
 
 
 RankRule = Callable[[Mapping[str, Spectrum]], Mapping[str, int]]
@@ -63,11 +69,9 @@ def spectra(domains: Sequence[Matrices]) -> dict[str, Spectrum]:
       ValueError: the domains do not have adapters on the same convolutions.
     """
     found = {}
-    for name, (u, s, _) in factorise(stack(domains)).items():
-        outputs = domains[0][name].shape[1]
-        full = min(u.shape[0], outputs)
-        cost = u.shape[0] + len(domains) * outputs
-        found[name] = Spectrum(s[:full], cost)
+    for name, (_, s, _) in factorise(stack(domains)).items():
+        inputs, outputs = domains[0][name].shape
+        found[name] = Spectrum(s, inputs + len(domains) * outputs, min(inputs, outputs))
     return found
 
 
@@ -77,9 +81,7 @@ def uniform_ranks(spectra: Mapping[str, Spectrum], share: float = 0.5) -> dict[s
     Raises:
       ValueError: the share is not in (0, 1].
     """
-    return {
-        name: rank_of(share, name, len(it.values), len(it.values)) for name, it in spectra.items()
-    }
+    return {name: rank_of(share, name, it.full_rank) for name, it in spectra.items()}
 
 
 def energy_ranks(spectra: Mapping[str, Spectrum], energy: float) -> dict[str, int]:

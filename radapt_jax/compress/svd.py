@@ -43,7 +43,7 @@ def truncate(alphas: Matrices, rank: Ranks | int) -> dict[str, tuple[np.ndarray,
         rank = int(rank)
     found = {}
     for name, (u, s, vt) in factorise(alphas).items():
-        k = min(rank, len(s)) if isinstance(rank, int) else rank_of(rank, name, *alphas[name].shape)
+        k = min(rank, len(s)) if isinstance(rank, int) else rank_of(rank, name, len(s))
         found[name] = (u[:, :k] * s[:k], vt[:k])
     return found
 

@@ -1,0 +1,190 @@
+"""What every network does with every kind of adapter: one small network of each file in models/."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT
+from families import whole
+from jax import export
+
+import radapt_jax as rj
+from radapt_jax.adapters import KINDS, make_options
+from radapt_jax.adapters.base import is_adapters
+from radapt_jax.models import BACKBONES, make_backbone
+from radapt_jax.utils import trees
+
+SMALL = {  # options that make a network small
+    "resnet26": {"width": 1 / 16},
+    "resnet20": {"width": 1 / 8},
+}
+PLACED = {}  # where adapters go, if not to the usual convolutions; to reach all of a network's code
+ADAPTED = [kind for kind in KINDS if kind not in ("none", "joint")]  # joint: by compression
+
+
+def spec_of(name, kind):
+    return rj.ModelSpec(
+        make_backbone(name, **SMALL[name]),
+        make_options(kind, init="he_normal"),
+        rj.Placement(convs=PLACED.get(name)),
+    )
+
+
+def member(name, kind, data, seed):
+    """A domain with everything at random, but near the backbone's own."""
+    spec = spec_of(name, kind)
+    variables = rj.initial_variables(spec, data.domain.num_classes, seed)
+    stream = np.random.default_rng(seed)
+
+    def shaken(path, leaf):
+        if path.split("/")[-1] in ("kernel", "beta", "gamma"):
+            return leaf * 0.3 if is_adapters(path) else leaf
+        return leaf + 0.2 * stream.uniform(0, 1, leaf.shape).astype(np.float32)
+
+    own = {name: variables[name] for name in ("adapters", "batch_stats")}
+    leaves = {path: shaken(path, leaf) for path, leaf in trees.flatten(own).items()}
+    return rj.Member(data.domain, spec, trees.unflatten(leaves), method=kind)
+
+
+@pytest.fixture(scope="module")
+def pixels(digits):
+    return whole(digits.splits["test"], range(4))
+
+
+@pytest.fixture(scope="module")
+def families(digits):
+    """By network: a family with a domain of each kind, and one more that is parallel."""
+    found = {}
+    for name in SMALL:
+        params = rj.initial_variables(rj.ModelSpec(make_backbone(name, **SMALL[name])), 2, seed=0)
+        found[name] = rj.Family(rj.Shared(params["params"], make_backbone(name, **SMALL[name])))
+        for seed, kind in enumerate(["none", *ADAPTED], 1):
+            found[name].add(kind, member(name, kind, digits, seed))
+        found[name].add("other", member(name, "parallel", digits, 9))
+    return found
+
+
+def test_every_file_of_networks_is_tried():
+    files = {made.__module__: name for name, made in BACKBONES.items()}
+    assert files.keys() == {BACKBONES[name].__module__ for name in SMALL}
+
+
+@pytest.mark.parametrize("kind", ADAPTED)
+@pytest.mark.parametrize("name", SMALL)
+def test_folded_it_predicts_the_same(name, kind, families, pixels):
+    family = families[name]
+    found = family.predict(pixels, domain=kind)
+    plain = family.predict(pixels, domain="none")
+    assert np.abs(found - plain).max() > 1e-3, "the adapters change what is predicted"
+    for fold_norm in (False, True):
+        folded = family.fold(kind, fold_norm=fold_norm)
+        np.testing.assert_allclose(folded.predict(pixels), found, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_mixed_batch_is_its_domains_apart(name, families, pixels):
+    family = families[name]
+    names = ["parallel", "other", "series", "parallel"]
+    mixed = family.predict(pixels, domains=names)
+    for row, domain in enumerate(names):
+        alone = family.predict(pixels, domain=domain)[row]
+        np.testing.assert_allclose(mixed[row], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_joint_compression_at_full_rank_changes_nothing(name, families, pixels):
+    family = families[name]
+    domains = ["parallel", "other"]
+    ranks = rj.rank_rule("energy", energy=1.0)
+    joint = rj.compress_family(family, "joint", ranks, domains=domains)
+    assert joint.shared.basis is not None
+    for domain in domains:
+        expected = family.predict(pixels, domain=domain)
+        np.testing.assert_allclose(joint.predict(pixels, domain=domain), expected, atol=1e-4)
+    mixed = joint.predict(pixels, domains=domains * 2)
+    folded = joint.fold("other").predict(pixels)
+    np.testing.assert_allclose(mixed[1::2], folded[1::2], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_saved_loaded_and_exported_it_predicts_the_same(name, families, pixels, tmp_path):
+    family = families[name]
+    expected = family.predict(pixels, domain="parallel")
+    family.save(tmp_path / "run")
+    family.save_domain("parallel", tmp_path / "file.safetensors")
+    again = rj.Family.load(tmp_path / "run", ["none"])
+    again.load_domain(tmp_path / "file.safetensors", "again")
+    np.testing.assert_array_equal(again.predict(pixels, domain="again"), expected)
+    family.export("parallel", tmp_path / "it.stablehlo", platforms="cpu")
+    exported = export.deserialize((tmp_path / "it.stablehlo").read_bytes())
+    np.testing.assert_allclose(exported.call(pixels), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_is_trained_in_bfloat16_on_several_devices(name, families, digits):
+    split = digits.splits["train"]
+    options = rj.TrainOptions(
+        steps=2, evals=1, batch_size=16, dtype="bfloat16", sync_norm=True, learning_rate=0.01
+    )
+    family = rj.Family(families[name].shared)
+    before = family.fingerprint
+    history = rj.fit(
+        family,
+        "it",
+        whole(split, range(40)),
+        split.targets[:40],
+        adapter=rj.Parallel(),
+        placement=rj.Placement(convs=PLACED.get(name)),
+        domain=rj.DomainOptions(size=16, resize=16, flip=False),
+        options=options,
+        progress=False,
+    )
+    assert np.isfinite([row.loss for row in history.rows]).all()
+    leaves = trees.flatten(family["it"].variables["adapters"])
+    alphas = {path: leaf for path, leaf in leaves.items() if is_adapters(path)}
+    assert alphas
+    assert all(np.abs(leaf).max() > 0 for leaf in alphas.values()), "all of them were trained"
+    assert family.fingerprint == before
+
+
+def adapter_parameters(backbone, kind):
+    own = rj.ModelSpec(backbone, make_options(kind)).abstract(1)["adapters"]
+    leaves = trees.flatten(own)
+    return sum(int(np.prod(it.shape)) for path, it in leaves.items() if is_adapters(path))
+
+
+def test_the_table_of_networks():
+    """Parameters by backbone in docs/networks.md."""
+    rows = {}
+    for line in (ROOT / "docs" / "networks.md").read_text().splitlines():
+        if match := re.match(r"\| `(\w+)` \|(( [\d,]+ \|){4})", line):
+            rows[match[1]] = [int(it.replace(",", "")) for it in re.findall(r"[\d,]+", match[2])]
+    assert rows.keys() == BACKBONES.keys()
+    for name, found in rows.items():
+        backbone = make_backbone(name)
+        own = [adapter_parameters(backbone, kind) for kind in ("series", "parallel", "low_rank")]
+        assert found == [rj.Shared({}, backbone).backbone_parameters(), *own], name
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_kinds_count_what_they_add(name):
+    for kind in KINDS:
+        spec = rj.ModelSpec(make_backbone(name, **SMALL[name]), make_options(kind))
+        filters = trees.flatten(spec.abstract(1)["params"])
+        own = trees.flatten(spec.abstract(1)["adapters"])
+        for conv, _, groups in spec.backbone.convolutions():
+            inside = [it for path, it in own.items() if path.startswith(f"{conv}/adapter/")]
+            if inside:
+                shape = filters[f"{conv}/kernel"].shape[2:]
+                counted = spec.kind.parameters(*shape, spec.adapter, conv, groups)
+                assert counted == sum(int(np.prod(it.shape)) for it in inside), conv
+
+
+def test_logits_are_of_float32():
+    for name in SMALL:
+        spec = spec_of(name, "parallel")
+        variables = rj.initial_variables(spec, 3, seed=0)
+        x = jnp.zeros((1, 32, 32, 3))
+        logits = spec.build(3, dtype=jnp.bfloat16).apply(variables, x, train=False)
+        assert logits.dtype == jnp.float32, name
