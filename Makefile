@@ -32,10 +32,11 @@ test: $(VENV)/.dev
 test-faults: $(VENV)/.dev
 	$(RUN) tests/faults.py
 
-# Without the slowest tests: the README's commands, killed runs, and the decathlon's recipes.
+# Without the slowest tests (the README's commands, killed runs, the decathlon's recipes, thirty
+# domains in one process) and those that JAX has no part in (files of PyTorch, the wheel).
 test-oldest: $(OLDEST_VENV)/.dev
 	$(OLDEST_VENV)/bin/python -m pytest \
-	  $(foreach name,readme faults decathlon,--ignore=tests/test_$(name).py)
+	  $(foreach name,readme faults decathlon one_after_another torch_file wheel,--ignore=tests/test_$(name).py)
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
