@@ -9,6 +9,7 @@ from radapt_jax.models.backbone import Backbone, Convolution, Placement
 from radapt_jax.models.fold import folded_spec
 from radapt_jax.models.init import initial_variables
 from radapt_jax.models.registry import BACKBONES, make_backbone
+from radapt_jax.models.resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.resnet_cifar import ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
 from radapt_jax.models.spec import DTYPES, ModelSpec
@@ -20,12 +21,17 @@ __all__ = [
     "Convolution",
     "ModelSpec",
     "Placement",
+    "ResNet18",
     "ResNet20",
     "ResNet26",
     "ResNet32",
+    "ResNet34",
     "ResNet44",
+    "ResNet50",
     "ResNet56",
+    "ResNet101",
     "ResNet110",
+    "ResNet152",
     "folded_spec",
     "initial_variables",
     "make_backbone",

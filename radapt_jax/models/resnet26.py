@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from radapt_jax.adapters.base import Options, Runtime
 from radapt_jax.adapters.registry import make_options
 from radapt_jax.models.backbone import Placement
-from radapt_jax.models.three_stages import Layers, ThreeStages, make_norm
+from radapt_jax.models.network import make_norm
+from radapt_jax.models.three_stages import Layers, ThreeStages
 from radapt_jax.nn.layers import DomainHead
 
 
