@@ -27,7 +27,7 @@ from PIL import Image
 from radapt_jax.data import augment, batches, build_cache
 from radapt_jax.data.cache import MappedPixels, Split, load_split
 from radapt_jax.data.decathlon.facts import DECATHLON
-from radapt_jax.data.domain import Domain
+from radapt_jax.data.domain import Domain, Resizing
 from radapt_jax.data.pixels import DevicePixels, HostPixels
 from radapt_jax.data.sources.embedded import PICTURES, picture_of
 from radapt_jax.data.sources.source import Example, Source
@@ -81,12 +81,12 @@ def decoding(folder, repeats):
 
     def build():
         place = Path(folder) / f"decode{next(count)}"
-        load_split(source_of("decode", examples), "train", 72, False, place)
+        load_split(source_of("decode", examples), "train", Resizing(72), place)
 
     yield "decode and build a cache, 20,000 JPEG of 96x72", rates(build, len(examples), repeats)
     steady = []
     for _ in range(repeats):
-        parts = build_cache._decoded(iter(examples), 72, False)
+        parts = build_cache._decoded(iter(examples), Resizing(72))
         done, start, seen = 0, None, 0
         for part in parts:
             done += len(part.labels)
@@ -98,7 +98,9 @@ def decoding(folder, repeats):
 
 def reading(folder, name, shapes, repeats, steps=100):
     """Cut training batches from a cache, and augment them on the device."""
-    split = load_split(source_of(name, photographs(4000, shapes)), "train", 72, False, Path(folder))
+    split = load_split(
+        source_of(name, photographs(4000, shapes)), "train", Resizing(72), Path(folder)
+    )
     domain, device = domain_of(), jax.devices()
     mean, std, size = domain.mean, domain.std, domain.size
     augmented = jax.jit(

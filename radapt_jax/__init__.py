@@ -3,7 +3,9 @@
 from radapt_jax.adapters import Joint, LowRank, NoAdapter, Options, Parallel, Series
 from radapt_jax.compress.family import compress_family, join, svd
 from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.convert.export_torch import export_torch
 from radapt_jax.convert.original import family_of_original, import_original
+from radapt_jax.convert.resnet import family_of_resnet
 from radapt_jax.convert.resnet_cifar import family_of_resnet_cifar
 from radapt_jax.data.arrays import DomainOptions
 from radapt_jax.data.decathlon.facts import DECATHLON
@@ -49,7 +51,9 @@ __all__ = [
     "decathlon_score",
     "decathlon_table",
     "evaluate",
+    "export_torch",
     "family_of_original",
+    "family_of_resnet",
     "family_of_resnet_cifar",
     "fit",
     "fold",

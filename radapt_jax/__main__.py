@@ -11,6 +11,7 @@ from typing import Any
 
 from radapt_jax import startup
 from radapt_jax.convert import ORIGINS, state_dict_of
+from radapt_jax.convert import export_torch as export_to_torch
 from radapt_jax.convert.pickled import short
 from radapt_jax.convert.recognise import recognise
 from radapt_jax.data.decathlon.facts import DECATHLON
@@ -88,6 +89,13 @@ def export(arguments: argparse.Namespace) -> None:
     family = Family.load(arguments.workdir, [arguments.domain])
     family.export(arguments.domain, arguments.file, platforms=names(arguments.platforms))
     print(f"{arguments.file}: StableHLO for {arguments.platforms}; facts in {arguments.file}.json")
+
+
+def export_torch(arguments: argparse.Namespace) -> None:
+    family = Family.load(arguments.workdir, [arguments.domain])
+    export_to_torch(family, arguments.domain, arguments.file)
+    backbone = family[arguments.domain].spec.backbone
+    print(f"{arguments.file}: {arguments.domain}, a {backbone.name} in the layout of PyTorch")
 
 
 def merge(arguments: argparse.Namespace) -> None:
@@ -187,7 +195,8 @@ def parser() -> argparse.ArgumentParser:
     def command(
         run: Any, summary: str, *arguments: str, group: Any = commands
     ) -> argparse.ArgumentParser:
-        found = group.add_parser(run.__name__.rstrip("_"), help=summary, description=summary)
+        name = run.__name__.rstrip("_").replace("_", "-")
+        found = group.add_parser(name, help=summary, description=summary)
         found.set_defaults(run=run)
         for argument in arguments:
             found.add_argument(argument)
@@ -206,6 +215,8 @@ def parser() -> argparse.ArgumentParser:
         default="cpu,cuda",
         help="comma-separated, of cpu, cuda, rocm and tpu (%(default)s)",
     )
+    summary = "write a domain, folded, as a safetensors file for PyTorch"
+    command(export_torch, summary, "workdir", "domain", "file")
     one = command(merge, "put the domains of several workdirs into a new one")
     one.add_argument("workdirs", nargs="+", metavar="IN", help="runs on the same shared weights")
     one.add_argument("--out", help="the folder to write, a new one")

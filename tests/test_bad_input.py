@@ -26,7 +26,7 @@ from PIL import Image
 from radapt_jax import Domain, Family, LowRank, Parallel, ResNet26, Shared
 from radapt_jax.data import images as data_images
 from radapt_jax.data.cache import load_split
-from radapt_jax.data.domain import check_name
+from radapt_jax.data.domain import Resizing, check_name
 from radapt_jax.data.images import decode
 from radapt_jax.data.load import load_domain
 from radapt_jax.data.sources.source import Example, Source
@@ -388,17 +388,17 @@ def source_of(*labels, classes=("a", "b")):
 )
 def test_labels_are_refused(labels, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        load_split(source_of(*labels), "train", 8, False, tmp_path)
+        load_split(source_of(*labels), "train", Resizing(8), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["done.json", "index.npz", "pixels.u8"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x80\x04."])
 def test_a_damaged_cache_is_refused(name, content, tmp_path):
-    load_split(source_of(0, 1), "train", 8, False, tmp_path)
+    load_split(source_of(0, 1), "train", Resizing(8), tmp_path)
     (folder,) = tmp_path.glob("[!.]*")
     (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=r"is damaged: .*Delete the folder"):
-        load_split(source_of(0, 1), "train", 8, False, tmp_path)
+        load_split(source_of(0, 1), "train", Resizing(8), tmp_path)
 
 
 def test_damaged_metadata_of_a_prepared_dataset(tmp_path):
@@ -605,7 +605,7 @@ def test_a_workdir_that_cannot_be_written_to(case, pretrained, tmp_path):
 def test_a_cache_that_cannot_be_written_to(case, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"cannot be written to .*config\.data\.cache.*--cache"):
-        load_split(source_of(0), "train", 8, False, NOWHERE[case](tmp_path))
+        load_split(source_of(0), "train", Resizing(8), NOWHERE[case](tmp_path))
 
 
 def test_a_missing_workdir_is_made_later_and_not_by_the_check(tmp_path):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from radapt_jax.data import build_cache
 from radapt_jax.data.cache import MappedPixels, load_split
+from radapt_jax.data.domain import Resizing
 from radapt_jax.data.images import decode
 from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.data.sources.source import Example, Source
@@ -43,7 +44,7 @@ def test_threads_and_processes_keep_the_order(tmp_path, monkeypatch):
     monkeypatch.setattr(build_cache, "FEW", 1)  # the rest by processes
     monkeypatch.setattr(build_cache, "CHUNK", 16)
     examples = patches(100)
-    split = load_split(source_of(examples), "train", 20, False, tmp_path)
+    split = load_split(source_of(examples), "train", Resizing(20), tmp_path)
     assert split.targets.tolist() == [example.label for example in examples]
     assert split.ids.tolist() == [example.image_id for example in examples]
     for position in (0, 15, 16, 17, 99):
@@ -64,7 +65,7 @@ def test_reading_does_not_run_ahead_of_writing(monkeypatch):
             read.append(example)
             yield example
 
-    parts = build_cache._decoded(endless(), 20, False)
+    parts = build_cache._decoded(endless(), Resizing(20))
     next(parts)
     time.sleep(0.5)
     assert len(read) <= 2 * build_cache.WINDOW * min(joblib.cpu_count(), build_cache.MOST_CORES)
@@ -77,26 +78,26 @@ def test_unreadable_images_are_left_out_and_counted(tmp_path, caplog):
     with pytest.raises(
         ValueError, match=r"1 of 20 images of train.*1\.00% may be.*patch 3"
     ) as kept:
-        load_split(source_of(examples), "train", 20, False, tmp_path, max_unreadable=0.01)
+        load_split(source_of(examples), "train", Resizing(20), tmp_path, max_unreadable=0.01)
     assert kept.value.__traceback__ is not None  # an error that is kept does not keep the lock
     assert not list(tmp_path.glob("[!.]*"))
-    split = load_split(source_of(examples), "train", 20, False, tmp_path, max_unreadable=0.05)
+    split = load_split(source_of(examples), "train", Resizing(20), tmp_path, max_unreadable=0.05)
     assert "patch 3" in caplog.text
     assert (len(split), split.unread, split.left_out) == (19, (103,), 1)
     assert split.subset(np.arange(5)).left_out == 0
     with pytest.raises(ValueError, match="1 of 20"):  # from the cache too
-        load_split(source_of(examples), "train", 20, False, tmp_path, max_unreadable=0.01)
+        load_split(source_of(examples), "train", Resizing(20), tmp_path, max_unreadable=0.01)
 
 
 def test_labels_for_all_or_for_none(tmp_path):
     hidden = [example._replace(label=-1) for example in patches(6)]
-    assert not load_split(source_of(hidden, key="2"), "train", 20, False, tmp_path).labelled
+    assert not load_split(source_of(hidden, key="2"), "train", Resizing(20), tmp_path).labelled
     mixed = [patches(1)[0], *hidden[1:]]
     with pytest.raises(ValueError, match="5 of 6 images"):
-        load_split(source_of(mixed, key="3"), "train", 20, False, tmp_path)
+        load_split(source_of(mixed, key="3"), "train", Resizing(20), tmp_path)
     wrong = [patches(1)[0]._replace(label=3)]
     with pytest.raises(ValueError, match="found label 3; expected 0 to 2"):
-        load_split(source_of(wrong, key="4"), "train", 20, False, tmp_path)
+        load_split(source_of(wrong, key="4"), "train", Resizing(20), tmp_path)
 
 
 KILLED = """
@@ -104,11 +105,12 @@ import sys, os, signal
 sys.path.insert(0, {tests!r})
 import test_cache
 from radapt_jax.data.cache import load_split
+from radapt_jax.data.domain import Resizing
 def examples():
     yield from test_cache.patches(300)
     os.kill(os.getpid(), signal.SIGKILL)
 source = test_cache.source_of(examples())
-load_split(source, "train", 20, False, __import__("pathlib").Path({cache!r}))
+load_split(source, "train", Resizing(20), __import__("pathlib").Path({cache!r}))
 """
 
 
@@ -119,16 +121,16 @@ def test_a_killed_build_leaves_nothing_that_is_read(tmp_path):
     assert list(tmp_path.glob(".*.new"))
     assert not list(tmp_path.glob("[!.]*"))
     other = source_of(patches(4), name="other")
-    load_split(other, "train", 20, False, tmp_path)  # clears away what the kill has left
+    load_split(other, "train", Resizing(20), tmp_path)  # clears away what the kill has left
     assert not list(tmp_path.glob(".*.new"))
-    assert len(load_split(source_of(patches(300)), "train", 20, False, tmp_path)) == 300
+    assert len(load_split(source_of(patches(300)), "train", Resizing(20), tmp_path)) == 300
 
 
 def test_of_two_that_want_the_same_cache_one_builds(tmp_path, caplog):
     """The other waits for the lock, and then reads; here the builder is this test."""
     caplog.set_level("INFO", "radapt_jax")
     source, examples = source_of(patches(8)), patches(8)
-    folder = load_split(source, "train", 20, False, tmp_path / "first")
+    folder = load_split(source, "train", Resizing(20), tmp_path / "first")
     (built,) = (tmp_path / "first").glob("[!.]*")
     second = tmp_path / "second"
     second.mkdir()
@@ -136,7 +138,7 @@ def test_of_two_that_want_the_same_cache_one_builds(tmp_path, caplog):
     found = []
     with filelock.FileLock(second / f".{built.name}.lock"):
         waiting = threading.Thread(
-            target=lambda: found.append(load_split(silent, "train", 20, False, second))
+            target=lambda: found.append(load_split(silent, "train", Resizing(20), second))
         )
         waiting.start()
         time.sleep(0.5)
@@ -157,3 +159,16 @@ def test_pages_of_a_large_file_are_given_back(tmp_path, monkeypatch):
         np.testing.assert_array_equal(pixels.values[start : start + 100], values[start:][:100])
         pixels.count(1, 100)
     np.testing.assert_array_equal(pixels.values, values)
+
+
+def test_images_resized_in_two_ways_are_kept_apart(tmp_path):
+    examples, splits = patches(3), {}
+    for interpolation in ("bicubic", "bilinear"):
+        resizing = Resizing(20, interpolation=interpolation)
+        for _ in range(2):  # built, and read again
+            splits[interpolation] = load_split(source_of(examples), "train", resizing, tmp_path)
+        for position, example in enumerate(examples):
+            found = splits[interpolation].image(position)
+            np.testing.assert_array_equal(found, decode(example.image, *resizing))
+    assert len(list(tmp_path.glob("[!.]*"))) == 2
+    assert not np.array_equal(*(split.image(0) for split in splits.values()))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radapt_jax.adapters.registry import make_options
+from radapt_jax.convert.layout import Layout
 from radapt_jax.convert.torch import LINEAR, NORM, arranged, named, source_family
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.data.domain import RGB
@@ -54,6 +55,23 @@ def _place(name: str, domain: int) -> tuple[str, str] | None:
     if match := re.fullmatch(r"(.+)\.conv\.weight", name):
         return "params", f"{_layer(match[1])[0]}/kernel"
     raise ValueError(f"found variable {name!r}, which is not one of the original network's.")
+
+
+def _name(path: str) -> str:
+    """Undo `_layer`: return the original name of a convolution, with its norms, from a path."""
+    if path.startswith("stem"):
+        return "pre_layers_conv"
+    match = re.fullmatch(r"stage(\d)/block(\d)/(?:conv|norm)(\d)", path)
+    assert match is not None, path
+    return f"layer{match[1]}.{int(match[2]) - 1}.conv{'1' if match[3] == '1' else '2.1'}"
+
+
+def _norm_name(path: str) -> str:
+    return "end_bns.0.0" if path == "norm" else f"{_name(path)}.bns.0"
+
+
+# Of a network of one domain, without adapters.
+LAYOUT = Layout("linears.0", lambda conv: f"{_name(conv)}.conv", _norm_name, norms=("norm",))
 
 
 def import_original(state_dict: Mapping[str, Any], domain: int = 0) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from radapt_jax.convert.torch import LINEAR, NORM, arranged, named, source_family
+from radapt_jax.convert.layout import Layout, check_names
+from radapt_jax.convert.torch import arranged, named, source_family
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.data.domain import RGB
 from radapt_jax.family.family import Family
@@ -52,8 +53,8 @@ def family_of_resnet_cifar(
     """
     tensors = named(state_dict)
     made = _depth_of(tensors)
-    places = _places(made())
-    _check_names(tensors, places, made.name)
+    places = LAYOUT.places(made())
+    check_names(tensors, places, made.name)
     leaves = arranged(tensors, places.__getitem__)
     width = leaves["params/stem/kernel"].shape[-1] / made.stem_channels
     spec = ModelSpec(made(width))
@@ -74,16 +75,6 @@ def _depth_of(tensors: Mapping[str, Any]) -> type[CifarResNet]:
     return depths[len(blocks)]
 
 
-def _places(backbone: CifarResNet) -> dict[str, tuple[str, str]]:
-    """Return collection and path of every tensor, by its name in PyTorch."""
-    places = {f"linear.{theirs}": ("adapters", f"head/{ours}") for theirs, ours in LINEAR.items()}
-    for conv, norm, _ in backbone.convolutions():
-        places[f"{_layer(conv)}.weight"] = ("params", f"{conv}/kernel")
-        for theirs, (collection, ours) in NORM.items():
-            places[f"{_layer(norm)}.{theirs}"] = (collection, f"{norm}/{ours}")
-    return places
-
-
 def _layer(path: str) -> str:
     """Return what PyTorch calls `stem`, `stem_norm` and `stage1/block1/conv1`."""
     if path in ("stem", "stem_norm"):
@@ -94,16 +85,4 @@ def _layer(path: str) -> str:
     return f"layer{match[1]}.{int(match[2]) - 1}.{kind}{match[4]}"
 
 
-def _check_names(tensors: Mapping[str, Any], places: Mapping[str, Any], network: str) -> None:
-    """Raise ValueError unless the tensors are exactly those of the network."""
-    missing, unknown = (
-        sorted(places.keys() - tensors.keys()),
-        sorted(tensors.keys() - places.keys()),
-    )
-    for names, what in ((missing, "is missing"), (unknown, "is not one of its tensors")):
-        if names:
-            more = f" (and {len(names) - 1} more: {names[1:4]})" if names[1:] else ""
-            raise ValueError(
-                f"found a {network} of which {names[0]!r} {what}{more}; expected the "
-                f"{len(places)} tensors of the whole network and no others."
-            )
+LAYOUT = Layout("linear", _layer, _layer)

@@ -46,7 +46,7 @@ def arranged(
 ) -> dict[str, np.ndarray]:
     """Return variables by collection and path.
 
-    OIHW becomes HWIO; 1x1 filters and linear layers become matrices (inputs, outputs).
+    OIHW becomes HWIO; linear layers, adapters and heads become matrices (inputs, outputs).
 
     Args:
       tensors: see `named`.
@@ -58,20 +58,20 @@ def arranged(
     found = {}
     for name, tensor in tensors.items():
         if (placed := place(name)) is not None:
-            path = "/".join(placed)
-            found[path] = np.ascontiguousarray(_arrange(name, path, np.asarray(tensor)))
+            array = np.asarray(tensor)
+            if placed[1].endswith("kernel"):
+                array = _arrange(name, placed[0], array)
+            found["/".join(placed)] = np.ascontiguousarray(array)
     return found
 
 
-def _arrange(name: str, path: str, array: np.ndarray) -> np.ndarray:
-    if not path.endswith("kernel"):
-        return array
+def _arrange(name: str, collection: str, array: np.ndarray) -> np.ndarray:
     if array.ndim not in (2, 4):
         raise ValueError(
             f"found {name} of shape {array.shape}; expected 4 dimensions (a convolution) or 2 "
             "(a linear layer)."
         )
-    if array.ndim == 4 and array.shape[2:] == (1, 1):
+    if collection == "adapters" and array.shape[2:] == (1, 1):
         array = array[:, :, 0, 0]
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from radapt_jax.data.cache import decode_split
-from radapt_jax.data.domain import RGB, Crop, Domain
+from radapt_jax.data.domain import RGB, Crop, Domain, Interpolation
 from radapt_jax.data.holdout import HeldOut, choose_held_out
 from radapt_jax.data.load import DomainData, warn_of_empty_classes
 from radapt_jax.data.sources.arrays import open_arrays
 from radapt_jax.utils.checks import check, number, whole
 
+USUAL = {"size": 64, "resize": 72, "interpolation": "bicubic"}  # where there is no source domain
 FRACTION = number("[0, 1)")
 
 
@@ -28,6 +29,7 @@ class DomainOptions:
         is given.
       squash, crop, flip, adapter_decay: as in `Domain`.
       mean, std: per channel (RGB), for images in [0, 1]; None: measured on the training images.
+      interpolation: as in `Domain`; None: that of the source domain, or "bicubic".
     """
 
     classes: Sequence[str] | None = None
@@ -39,15 +41,15 @@ class DomainOptions:
     mean: RGB | None = None
     std: RGB | None = None
     adapter_decay: float | None = None
+    interpolation: Interpolation | None = None
 
     def like(self, source: Domain | None) -> DomainOptions:
-        """Return these options with the sizes of another domain, unless they have their own."""
-        usual = (64, 72) if source is None else (source.size, source.resize)
-        size = usual[0] if self.size is None else self.size
-        resize = usual[1] if self.size is None else round(size * 9 / 8)
-        return dataclasses.replace(
-            self, size=size, resize=resize if self.resize is None else self.resize
-        )
+        """Return these options with the sizes and interpolation of another domain, unless set."""
+        like: Any = USUAL if source is None else vars(source)
+        own = {name: it for name, it in vars(self).items() if it is not None}
+        resize = like["resize"] if self.size is None else round(self.size * 9 / 8)
+        taken = {"size": like["size"], "interpolation": like["interpolation"], "resize": resize}
+        return dataclasses.replace(self, **{**taken, **own})
 
 
 def load_arrays(
@@ -82,9 +84,7 @@ def load_arrays(
     }
     half = (0.5, 0.5, 0.5)
     domain = Domain(name, source.classes, **{"mean": half, "std": half, **known})  # checks first
-    splits = {
-        split: decode_split(source, split, domain.resize, domain.squash, bar=bar) for split in pairs
-    }
+    splits = {split: decode_split(source, split, domain.resizing, bar=bar) for split in pairs}
     held_out = HeldOut()
     if not own and validation is not None:
         check("validation", validation, FRACTION, f"domain {name!r}: ")

@@ -17,6 +17,7 @@ import joblib
 import numpy as np
 import tqdm
 
+from radapt_jax.data.domain import Resizing
 from radapt_jax.data.holdout import HASHES, hashed
 from radapt_jax.data.images import decode
 from radapt_jax.data.sources.source import Example, Source
@@ -43,7 +44,7 @@ class Decoded(NamedTuple):
 
 
 def build(
-    source: Source, split: str, resize: int, squash: bool, folder: Path, max_unreadable: float
+    source: Source, split: str, resizing: Resizing, folder: Path, max_unreadable: float
 ) -> None:
     """Decode a split into a temporary folder, then rename it: a killed build leaves no cache.
 
@@ -52,7 +53,7 @@ def build(
     Args:
       source: of the images.
       split: as in `cache.load_split`.
-      resize, squash: as in `Domain`; resize is in pixels.
+      resizing: how images are resized.
       folder: where the cache goes.
       max_unreadable: share of the images that may be unreadable, in [0, 1].
 
@@ -76,7 +77,7 @@ def build(
         _clear(folder.parent, building)
         building.mkdir()
         try:
-            facts = _fill(building, source, split, resize, squash)
+            facts = _fill(building, source, split, resizing)
             check_unreadable(
                 source.name, split, facts["images"], facts["unreadable"], max_unreadable
             )
@@ -118,15 +119,15 @@ def check_unreadable(
         )
 
 
-def _fill(building: Path, source: Source, split: str, resize: int, squash: bool) -> dict:
+def _fill(building: Path, source: Source, split: str, resizing: Resizing) -> dict:
     """Write the pixels and the index of a split; return the facts that go into done.json."""
     with open(building / "pixels.u8", "wb") as file:
-        index, unreadable = gather(source, split, resize, squash, file.write)
+        index, unreadable = gather(source, split, resizing, file.write)
     np.savez(building / "index.npz", allow_pickle=False, **index)
     return {
         "source": source.key,
         "split": split,
-        "resize": resize,
+        "resize": resizing.resize,
         "images": len(index["labels"]),
         "unreadable": unreadable,
     }
@@ -135,8 +136,7 @@ def _fill(building: Path, source: Source, split: str, resize: int, squash: bool)
 def gather(
     source: Source,
     split: str,
-    resize: int,
-    squash: bool,
+    resizing: Resizing,
     write: Callable[[np.ndarray], Any],
     *,
     bar: bool = True,
@@ -144,7 +144,7 @@ def gather(
     """Decode a split; return the index of `Split` and the images that cannot be read.
 
     Args:
-      source, split, resize, squash: see `cache.load_split`.
+      source, split, resizing: see `cache.load_split`.
       write: takes the pixels, some images at a time.
       bar: show a progress bar.
     """
@@ -158,7 +158,7 @@ def gather(
         mininterval=1.0,
         disable=not (bar and distributed.is_main()),
     ) as shown:
-        for part in _decoded(_checked(examples, source), resize, squash):
+        for part in _decoded(_checked(examples, source), resizing):
             write(part.pixels)
             parts.append(part._replace(pixels=np.empty(0, np.uint8)))
             shown.update(len(part.labels) + len(part.unreadable))
@@ -198,7 +198,7 @@ def _checked(examples: Iterable[Example], source: Source) -> Iterator[Example]:
         yield example
 
 
-def _decoded(examples: Iterable[Example], resize: int, squash: bool) -> Iterator[Decoded]:
+def _decoded(examples: Iterable[Example], resizing: Resizing) -> Iterator[Decoded]:
     """Decode on all cores, in order, a few chunks ahead of the reader.
 
     Threads decode the first images, since they start at once; processes decode the rest, since
@@ -210,9 +210,7 @@ def _decoded(examples: Iterable[Example], resize: int, squash: bool) -> Iterator
         # max_nbytes: no temporary files. In windows, since joblib does not wait for its reader.
         with joblib.Parallel(cores, backend=backend, batch_size=1, max_nbytes=None) as parallel:
             for window in _in_parts(some, WINDOW * cores):
-                yield from parallel(
-                    joblib.delayed(_decode)(chunk, resize, squash) for chunk in window
-                )
+                yield from parallel(joblib.delayed(_decode)(chunk, resizing) for chunk in window)
 
 
 def _in_parts(stream: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -220,11 +218,11 @@ def _in_parts(stream: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield part
 
 
-def _decode(examples: list[Example], resize: int, squash: bool) -> Decoded:
+def _decode(examples: list[Example], resizing: Resizing) -> Decoded:
     images, readable, unreadable = [], [], []
     for example in examples:
         try:
-            images.append(decode(example.image, resize, squash))
+            images.append(decode(example.image, *resizing))
             readable.append(example)
         except ValueError as error:
             unreadable.append((f"{example.where}: {error}", example.image_id))

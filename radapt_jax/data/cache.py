@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from radapt_jax.data.build_cache import build, check_unreadable, gather
+from radapt_jax.data.domain import Resizing
 from radapt_jax.data.images import MAX_ASPECT
 from radapt_jax.data.sources.source import Source
 
@@ -158,8 +159,7 @@ class Split:
 def load_split(
     source: Source,
     split: str,
-    resize: int,
-    squash: bool,
+    resizing: Resizing,
     cache_dir: Path,
     max_unreadable: float = 0.0,
 ) -> Split:
@@ -168,7 +168,7 @@ def load_split(
     Args:
       source: of the images.
       split: "train", "val" or "test", or several joined by "+".
-      resize, squash: as in `Domain`; resize is in pixels.
+      resizing: how images are resized.
       cache_dir: folder of all caches.
       max_unreadable: share of images that may be unreadable, in [0, 1]; those are left out.
 
@@ -178,11 +178,13 @@ def load_split(
       ValueError: more images than that cannot be read (the first is named), the split is empty, a
         label is out of range, only some labels are known, or the cache is damaged.
     """
-    key = f"{FORMAT} {MAX_ASPECT} {source.key} {split} {resize} {squash}"
+    key = f"{FORMAT} {MAX_ASPECT} {source.key} {split} {resizing.resize} {resizing.squash}"
+    if resizing.interpolation != "bicubic":  # which all were before there was a choice
+        key += f" {resizing.interpolation}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    folder = cache_dir / f"{source.name}-{split}-{resize}-{digest}"
+    folder = cache_dir / f"{source.name}-{split}-{resizing.resize}-{digest}"
     if not (folder / "done.json").is_file():
-        build(source, split, resize, squash, folder, max_unreadable)
+        build(source, split, resizing, folder, max_unreadable)
     unreadable, arrays, pixels = _read(folder)
     check_unreadable(source.name, split, len(arrays["labels"]), unreadable, max_unreadable)
     if unreadable:
@@ -197,9 +199,7 @@ def load_split(
     return Split(pixels, **arrays, unread=unread, index=np.arange(len(arrays["labels"])))
 
 
-def decode_split(
-    source: Source, split: str, resize: int, squash: bool, *, bar: bool = False
-) -> Split:
+def decode_split(source: Source, split: str, resizing: Resizing, *, bar: bool = False) -> Split:
     """Return a split of a source, decoded and resized into memory; nothing is written.
 
     Args:
@@ -209,7 +209,7 @@ def decode_split(
       ValueError: an image cannot be read, the split is empty, or a label is out of range.
     """
     pixels: list[np.ndarray] = []
-    arrays, unreadable = gather(source, split, resize, squash, pixels.append, bar=bar)
+    arrays, unreadable = gather(source, split, resizing, pixels.append, bar=bar)
     if unreadable:
         raise ValueError(
             f"domain {source.name!r}: {len(unreadable):,} images of {split} cannot be read; mend "

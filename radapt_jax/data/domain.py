@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from radapt_jax.utils.checks import (
     FLAG,
@@ -22,6 +22,15 @@ from radapt_jax.utils.checks import (
 
 RGB = tuple[float, float, float]
 Crop = Literal["random", "centre"]
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+class Resizing(NamedTuple):
+    """How images are resized before they are cropped; see `Domain`."""
+
+    resize: int
+    squash: bool = False
+    interpolation: Interpolation = "bicubic"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Domain:
       resize: length in pixels to which images are resized first: the shorter side, or both sides
         with `squash`. At least `size`.
       squash: resize to a square, whatever the aspect ratio.
+      interpolation: between pixels when resizing, "bicubic" or "bilinear".
       crop: training takes a "random" `size` x `size` window of the resized image (of an aspect
         ratio up to 8:1), or the "centre" one. Evaluation always takes the centre.
       flip: mirror left to right with probability 1/2 in training.
@@ -55,6 +65,7 @@ class Domain:
     crop: Crop = "random"
     flip: bool = True
     adapter_decay: float | None = None
+    interpolation: Interpolation = "bicubic"  # cards from before this fact have none
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -70,6 +81,10 @@ class Domain:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def resizing(self) -> Resizing:
+        return Resizing(self.resize, self.squash, self.interpolation)
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON values; `from_json` undoes it."""
@@ -116,6 +131,7 @@ NAME = Kind(
     ),
 )
 RGB_KIND = several(number("(-inf, inf)"), 3)
+INTERPOLATION = one_of("bicubic", "bilinear")
 KINDS = {
     "classes": several(TEXT),
     "mean": RGB_KIND,  # RGB, for images in [0, 1]
@@ -123,6 +139,7 @@ KINDS = {
     "size": whole(1),
     "resize": whole(1),
     "squash": FLAG,
+    "interpolation": INTERPOLATION,
     "crop": one_of("random", "centre"),
     "flip": FLAG,
     "adapter_decay": optional(number("[0, inf)")),

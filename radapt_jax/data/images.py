@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from radapt_jax.data.domain import Domain
+from radapt_jax.data.domain import Domain, Interpolation
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS: it starts a program
 CHANNELS = (1, 3, 4)  # grey, RGB and RGBA
 MAX_BYTES = 1 << 28  # of an image file
 MAX_PIXELS = 1 << 26  # of an image as stored; 0.2 GB when decoded
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 MAX_ASPECT = 8  # a longer side is cut to this multiple of the shorter one, centred
 
 
@@ -33,7 +34,7 @@ def preprocess(images: Any, domain: Domain) -> np.ndarray:
       ValueError: an image cannot be read.
     """
     size = domain.size
-    cut = [centre_crop(decode(image, domain.resize, domain.squash), size) for image in each(images)]
+    cut = [centre_crop(decode(image, *domain.resizing), size) for image in each(images)]
     return np.stack(cut) if cut else np.zeros((0, size, size, 3), np.uint8)
 
 
@@ -54,7 +55,9 @@ def _is_array(image: Any) -> bool:
     return hasattr(image, "__array__") and not isinstance(image, str | bytes)
 
 
-def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
+def decode(
+    image: Any, resize: int, squash: bool = False, interpolation: Interpolation = "bicubic"
+) -> np.ndarray:
     """Return an image as uint8 (height, width, 3), resized.
 
     Grey, palette and CMYK images become RGB. Of 16 bits, the high byte is kept. Transparency is
@@ -67,6 +70,7 @@ def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
         most `MAX_BYTES` bytes and `MAX_PIXELS` pixels.
       resize: length of the shorter side in pixels, or of both sides with `squash`.
       squash: ignore the aspect ratio.
+      interpolation: see `Domain`.
 
     Raises:
       FileNotFoundError: no such file.
@@ -82,7 +86,7 @@ def decode(image: Any, resize: int, squash: bool = False) -> np.ndarray:
         scale = resize / min(width, height)
         new = (max(round(width * scale), resize), max(round(height * scale), resize))
     if picture.size != new:
-        picture = picture.resize(new, Image.Resampling.BICUBIC)
+        picture = picture.resize(new, RESAMPLING[interpolation])
     return np.asarray(picture)
 
 

@@ -96,7 +96,7 @@ def load_domain(
     sides = whole(multiple_of, multiple_of=multiple_of)
     check("size", spec.size, sides, f"domain {name!r}: ")
     source = spec.open()
-    shape = {"size": spec.size, "resize": spec.resize, "squash": spec.squash}
+    shape = {"size": spec.size, **spec.resizing._asdict()}
     not_measured = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     # Check the facts before decoding takes its time.
     domain = Domain(name, source.classes, **{**not_measured, **shape, **chosen})
@@ -217,7 +217,7 @@ def load_test(spec: DataSpec, source: Source, cache_dir: str | Path) -> Split:
 
 def _decoded(spec: DataSpec, source: Source, split: str, cache_dir: str | Path) -> Split:
     folder = Path(cache_dir).expanduser()
-    return load_split(source, split, spec.resize, spec.squash, folder, spec.max_unreadable)
+    return load_split(source, split, spec.resizing, folder, spec.max_unreadable)
 
 
 def _held_out(spec: DataSpec, train: Split, record: Record | None) -> np.ndarray:

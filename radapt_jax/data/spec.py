@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from radapt_jax.data.domain import check_name
+from radapt_jax.data.domain import INTERPOLATION, Interpolation, Resizing, check_name
 from radapt_jax.data.settle import FACTS
 from radapt_jax.data.sources.registry import SOURCES
 from radapt_jax.data.sources.source import Source
@@ -22,7 +22,7 @@ class DataSpec:
         in `sources.registry.SOURCES`.
       dir: folder of the domains ("folder"), or `data_dir` ("tfds", "decathlon").
       dataset: name of the folder or dataset, if it differs from the domain's.
-      size, resize, squash: as in `Domain`; size and resize are in pixels.
+      size, resize, squash, interpolation: as in `Domain`; size and resize are in pixels.
       val: how a validation split is cut from train if there is none: "random" images, chosen by a
         hash of their names, or "blocks", the last images of each class (if neighbours in a class
         look alike).
@@ -53,6 +53,7 @@ class DataSpec:
     images_per_class: int = 0
     subset: int = 0
     max_unreadable: float = 0.001
+    interpolation: Interpolation = "bicubic"  # cards from before this fact have none
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -60,6 +61,10 @@ class DataSpec:
         check_all(vars(self), KINDS, f"domain {self.name!r}: ")
         if self.dir:
             object.__setattr__(self, "dir", str(Path(self.dir).expanduser().absolute()))
+
+    @property
+    def resizing(self) -> Resizing:
+        return Resizing(self.resize, self.squash, self.interpolation)
 
     def without_place(self) -> DataSpec:
         """Return the data spec without this machine's folders, for files that go elsewhere."""
@@ -85,6 +90,7 @@ KINDS = {
     "size": whole(1),
     "resize": whole(1),
     "squash": FLAG,
+    "interpolation": INTERPOLATION,
     "val": one_of("random", "blocks"),
     "val_fraction": number("[0, 1)"),
     "train_on": one_of("train", "train+val"),

@@ -120,7 +120,7 @@ def evaluate(
     """
     domain = family[name].domain
     source = open_arrays(name, {"test": (images, labels)}, domain.classes)
-    split = decode_split(source, "test", domain.resize, domain.squash)
+    split = decode_split(source, "test", domain.resizing)
     judged = predict_domain(family, name, split, batch_size, dtype, crops)
     return scores_of(judged, split.targets)
 
