@@ -21,7 +21,7 @@ from radapt_jax.nn.starts import STARTS
 from radapt_jax.utils.checks import Kind, check_all, one_of
 
 NAME = "adapter"  # of the submodule: an adapter's variables are at <convolution>/adapter/<leaf>
-INIT = one_of("zeros", "he_normal")
+INIT = one_of("zeros", "he_normal", "keras_he_normal")
 
 
 def is_adapters(path: str) -> bool:
@@ -46,7 +46,7 @@ class Leaf(NamedTuple):
 
     `label` is what it is trained as: "adapters", "norms" or "filters". `shared` puts it into
     `params`: one for all domains. `start` is a name in `nn.starts.STARTS`; None: as the options
-    say.
+    say. Variables of a submodule `norm` start as those of the network's norms do.
     """
 
     label: str = "adapters"
@@ -59,8 +59,8 @@ class Options:
     """What can be chosen of a kind; subclasses add their own.
 
     Args:
-      init: "zeros" (the adapted network starts as the backbone) or "he_normal" (as in the original
-        code).
+      init: "zeros" (the adapted network starts as the backbone), "he_normal" (as in the original
+        code) or "keras_he_normal" (as Keras draws it: over the inputs, and cut off).
 
     Raises:
       ValueError: a value of the wrong kind or outside its range.

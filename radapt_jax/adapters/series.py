@@ -14,26 +14,37 @@ from jaxtyping import Array, Float
 from radapt_jax.adapters.base import Adapter, Leaf, Options
 from radapt_jax.nn.filters import Filter, grouped_product
 from radapt_jax.nn.norm import DomainNorm, NormRule
+from radapt_jax.utils.checks import FLAG
 
 
 @dataclasses.dataclass(frozen=True)
 class Series(Options):
-    """Options of series adapters; see `Options`."""
+    """Options of series adapters.
+
+    Args:
+      init: see `Options`.
+      bias: whether the adapter's 1x1 convolution has a bias, which starts at 0.
+    """
 
     kind: ClassVar[str] = "series"
+    checks: ClassVar = {**Options.checks, "bias": FLAG}
+
+    bias: bool = False
 
 
 class SeriesAdapter(Adapter):
     """y = u + α * norm(u) with u = f * x; α is (d, d), and the norm inside is the adapter's.
 
+    With the option `bias`, y has one more term for each channel.
     Where the convolution has groups, α has the same: beside a depthwise convolution it is diagonal.
     """
 
     Options = Series
     leaves: ClassVar = {
         "kernel": Leaf(),
-        "norm/scale": Leaf("norms", start="ones"),
-        "norm/bias": Leaf("norms", start="zeros"),
+        "bias": Leaf(start="zeros"),
+        "norm/scale": Leaf("norms"),
+        "norm/bias": Leaf("norms"),
     }
 
     @nn.compact
@@ -44,13 +55,17 @@ class SeriesAdapter(Adapter):
         outputs, groups = u.shape[-1], f.geometry.groups
         alpha = self.leaf("kernel", (outputs // groups, outputs))
         norm = DomainNorm(self.runtime.dtype, self.runtime.norm_axis, rule=self.norm, name="norm")
-        return u + grouped_product(norm(u, train=train), alpha, groups)
+        y = u + grouped_product(norm(u, train=train), alpha, groups)
+        return y + self.leaf("bias", (outputs,)) if self.options.bias else y
 
     @classmethod
     def fold(
         cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
     ) -> Any:
-        """u + α (slope u + offset) = u (I + diag(slope) α) + offset α: linear at evaluation."""
+        """u + α (slope u + offset) = u (I + diag(slope) α) + offset α: linear at evaluation.
+
+        A bias of the adapter is added to the constant.
+        """
         slope = own["norm/scale"] / jnp.sqrt(stats["norm/var"] + norm.epsilon)
         offset = own["norm/bias"] - stats["norm/mean"] * slope
         if f.bias is not None:
@@ -60,8 +75,8 @@ class SeriesAdapter(Adapter):
             with jax.default_matmul_precision("highest"):
                 return grouped_product(rows, own["kernel"], f.geometry.groups)
 
-        return f.kernel + through(slope * f.kernel), through(offset)
+        return f.kernel + through(slope * f.kernel), through(offset) + own.get("bias", 0)
 
     @classmethod
     def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
-        return outputs * outputs // groups + 2 * outputs
+        return outputs * outputs // groups + (3 if options.bias else 2) * outputs

@@ -9,7 +9,7 @@ from radapt_jax.experiment.settings import Settings
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.spec import ModelSpec
-from radapt_jax.train.optim import LABELS
+from radapt_jax.train.optim import LABELS, labels_of
 
 TRAINED, FROZEN = "a number (trained)", "None (frozen)"
 STAGES = ResNet26.stages  # of the networks that the papers published
@@ -108,7 +108,9 @@ def _facts(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
     if settings.compression.kind:  # adapters are those of the run that is compressed
         idle = {"adapter.kind", "adapter.stages", "adapter.convs"}
     elif not spec.kind.leaves:
-        idle = {"adapter.stages", "adapter.convs", "optim.decay.adapters"}
+        idle = {"adapter.stages", "adapter.convs"}
+        if "adapters" not in labels_of(spec):
+            idle.add("optim.decay.adapters")
     elif len(settings.domains) == 1 and settings.start == "random" and not settings.init_from:
         idle = {"adapter.kind"}  # pre-training, with the adapters that its domains will have
     return {entry: found for entry, found in facts.items() if entry not in idle}

@@ -8,6 +8,7 @@ and `fold` makes a plain network of an adapted one.
 from radapt_jax.models.backbone import Backbone, Convolution, Placement
 from radapt_jax.models.fold import folded_spec
 from radapt_jax.models.init import initial_variables
+from radapt_jax.models.ram28 import ResNet28RAM
 from radapt_jax.models.registry import BACKBONES, make_backbone
 from radapt_jax.models.resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from radapt_jax.models.resnet26 import ResNet26
@@ -24,6 +25,7 @@ __all__ = [
     "ResNet18",
     "ResNet20",
     "ResNet26",
+    "ResNet28RAM",
     "ResNet32",
     "ResNet34",
     "ResNet44",

@@ -123,7 +123,10 @@ class Backbone(abc.ABC):
         return Placement(stages, usual if placement.convs is None else tuple(placement.convs))
 
     def start(self, path: str) -> str:
-        """Return how a variable starts, adapters' apart, as a name in `nn.starts.STARTS`."""
+        """Return how a variable starts, as a name in `nn.starts.STARTS`.
+
+        What adapters add is not asked for, but for the norms inside them.
+        """
         *_, parent, leaf = path.split("/")
         if leaf in BY_LEAF:
             return BY_LEAF[leaf]

@@ -1,8 +1,8 @@
-"""Initial variables drawn with NumPy.
+"""Initial variables drawn with NumPy, as the backbone and the adapter kind say.
 
-`model.init` draws the same distributions, but compiling its random numbers takes XLA seconds on a
-CPU; shapes from `jax.eval_shape` and NumPy draws take a fraction of one, and give the same values
-on every platform.
+`model.init` knows no other starts than ResNet-26's, and compiling its random numbers takes XLA
+seconds on a CPU. Shapes from `jax.eval_shape` and NumPy draws take a fraction of one, and give the
+same values on every platform.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def initial_variables(spec: ModelSpec, num_classes: int, seed: int) -> dict[str,
 
 
 def _start(spec: ModelSpec, path: str) -> str:
-    """Return how a variable starts, as a name in `STARTS`."""
-    if is_adapters(path) and not path.startswith("batch_stats/"):
+    """Return how a variable starts, as a name in `STARTS`; norms in adapters, as all norms."""
+    collection, *modules, _ = path.split("/")
+    if is_adapters(path) and collection != "batch_stats" and modules[-1] != "norm":
         return spec.kind.start(path.partition(f"/{NAME}/")[2], spec.adapter)
     return spec.backbone.start(path)

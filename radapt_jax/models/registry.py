@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from radapt_jax.models.backbone import Backbone
+from radapt_jax.models.ram28 import ResNet28RAM
 from radapt_jax.models.resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.resnet_cifar import ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
@@ -24,6 +25,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     "resnet50": ResNet50,
     "resnet101": ResNet101,
     "resnet152": ResNet152,
+    "ram28": ResNet28RAM,
 }
 
 

@@ -23,6 +23,7 @@ class CifarResNet(ThreeStages):
     multiple_of: ClassVar[int] = 4  # two stages halve the image
     stem_channels: ClassVar[int] = 16
     stage_channels: ClassVar[tuple[int, ...]] = (16, 32, 64)
+    blocks: ClassVar[int]
 
     def build(
         self,

@@ -18,6 +18,7 @@ from radapt_jax.models.registry import Backbones, backbone_from_json
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.utils.checks import FLAG, check
 
+OF_FORMAT_1 = ("init", "dropout", "ranks")  # the options that kinds had then
 LARGE_ENOUGH = 32  # pixels; no variable's shape depends on an image's
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -115,11 +116,13 @@ def _of_format_1(facts: Mapping[str, Any]) -> ModelSpec:
     """Return what a card of format 1 describes; its networks were ResNet-26."""
     if facts["backbone"] != ResNet26.name:
         raise ValueError(f"found backbone {facts['backbone']!r}; expected {ResNet26.name!r}.")
-    options = dataclasses.fields(make_options(facts["adapter"]))
+    options = [it.name for it in dataclasses.fields(make_options(facts["adapter"]))]
     found = {"init": facts["adapter_init"], **facts, "dropout": tuple(facts["dropout"])}
     return ModelSpec(
         backbone=ResNet26(facts["width"]),
-        adapter=make_options(facts["adapter"], **{it.name: found[it.name] for it in options}),
+        adapter=make_options(
+            facts["adapter"], **{it: found[it] for it in options if it in OF_FORMAT_1}
+        ),
         placement=Placement(tuple(facts["stages"]), tuple(facts["convs"])),
         folded_norms=facts["folded_norms"],
     )

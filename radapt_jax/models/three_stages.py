@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -20,15 +21,16 @@ Shortcut = Callable[[Float[Array, "b h w c"], int], Float[Array, "b h2 w2 d"]]
 class ThreeStages(Widened):
     """A stem and three stages of blocks with two 3x3 convolutions each.
 
-    Args, Raises: see `Widened`.
-
-    Class attributes:
-      blocks: in each stage.
+    Args, Class attributes, Raises: see `Widened`.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("early", "mid", "late")  # the stem goes with early
     convs: ClassVar[tuple[str, ...]] = ("first", "second")  # of a block; the stem is in none
-    blocks: ClassVar[int]
+
+    @property
+    @abc.abstractmethod
+    def blocks(self) -> int:
+        """Blocks in each stage."""
 
     def convolutions(self) -> tuple[Convolution, ...]:
         blocks = (

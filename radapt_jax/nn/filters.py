@@ -60,10 +60,13 @@ class Filter(NamedTuple):
 
     def _is_fast(self, x: Array) -> bool:
         """Tell whether `nn.conv` knows this filter: 3x3, padded by 1, stride 1, or 2 if even."""
-        plain = self.geometry._replace(stride=1) == Geometry()
-        even = not (x.shape[1] % 2 or x.shape[2] % 2)
-        stride = self.geometry.stride
-        return plain and self.kernel.shape[0] == 3 and (stride == 1 or (stride == 2 and even))
+        geometry, sides = self.geometry, x.shape[1:3]
+        if self.kernel.shape[0] != 3 or geometry.dilation != 1 or geometry.groups != 1:
+            return False
+        if any(geometry.pads(3, side) != (1, 1) for side in sides):
+            return False
+        even = not any(side % 2 for side in sides)
+        return geometry.stride == 1 or (geometry.stride == 2 and even)
 
 
 def with_alpha(kernel: Array, alpha: Array | None) -> Array:

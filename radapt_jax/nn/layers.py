@@ -1,15 +1,18 @@
-"""Layers whose variables belong to one domain: the head and channel dropout."""
+"""Layers of one domain: a convolution, the head, and channel dropout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.nn.starts import head_init
+from radapt_jax.nn.filters import Filter
+from radapt_jax.nn.geometry import Geometry
+from radapt_jax.nn.starts import he_normal, head_init
 
 
 def domain_variable(
@@ -37,6 +40,40 @@ def domain_variable(
             "These variables belong to another network: check width, adapter kind and classes."
         )
     return variable
+
+
+class DomainConv(nn.Module):
+    """A convolution of one domain: images (b, h, w, c) to (b, h2, w2, features).
+
+    Its variables are in the collection `adapters`. Name it `shortcut`: by that name it is trained
+    as adapters are.
+
+    Args:
+      features: outputs.
+      size: side of the filter, in pixels.
+      geometry: its stride, padding and groups.
+      use_bias: whether it has a bias.
+      dtype: of the computation.
+    """
+
+    features: int
+    size: int = 1
+    geometry: Geometry = Geometry()
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
+        inputs = x.shape[-1] // self.geometry.groups
+        shape = (self.size, self.size, inputs, self.features)
+        kernel = domain_variable(self, "adapters", "kernel", he_normal, shape)
+        bias = None
+        if self.use_bias:
+            zeros = nn.initializers.zeros
+            found = domain_variable(self, "adapters", "bias", zeros, (self.features,))
+            bias = found.value.astype(self.dtype)
+        f = Filter(kernel.value.astype(self.dtype), bias, self.geometry)
+        return f(x.astype(self.dtype), train=train)
 
 
 class DomainHead(nn.Module):

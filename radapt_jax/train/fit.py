@@ -16,6 +16,7 @@ from radapt_jax.family.family import Family
 from radapt_jax.family.start import start_variables
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.spec import ModelSpec
+from radapt_jax.train import optim
 from radapt_jax.train.history import History
 from radapt_jax.train.job import Job
 from radapt_jax.train.lock import check_shared, held
@@ -30,6 +31,7 @@ PLAIN = {  # what a training without adapters is called, by what it trains
     frozenset({"head"}): "linear",
     frozenset({"norms", "head"}): "norm",
     frozenset({"filters", "norms", "head"}): "finetune",
+    frozenset(optim.LABELS): "finetune",
 }
 
 
@@ -158,8 +160,10 @@ def _on_basis(adapter: Options, family: Family) -> Options:
 
 def _method(spec: ModelSpec, options: TrainOptions) -> str:
     """Return what tables call a training that has no name."""
-    trained = frozenset(label for label, rate in options.decay.items() if rate is not None)
-    return spec.adapter.kind if spec.kind.leaves else PLAIN.get(trained - {"adapters"}, "none")
+    if spec.kind.leaves:
+        return spec.adapter.kind
+    there = optim.labels_of(spec)
+    return PLAIN.get(frozenset(it for it in there if options.decay[it] is not None), "none")
 
 
 def _began_with(job: Job, family: Family) -> dict[str, Any]:

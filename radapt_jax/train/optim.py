@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 
 from radapt_jax.adapters.base import NAME, Adapter, is_adapters
+from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import trees
 from radapt_jax.utils.checks import check, check_all, number, optional
 
 LABELS = ("filters", "adapters", "norms", "head")
 FROZEN = "frozen"
+BIASES = "biases"  # of convolutions: trained where their convolution is, without decay
 RATE = number("(0, inf)")
 DROP = number("(0, 1]")  # a factor
 DECAY = optional(number("[0, inf)"))
@@ -23,7 +26,8 @@ def label(path: str, kind: type[Adapter]) -> str:
     """Return the label of a variable from its path, collection first.
 
     An adapter's variables have the labels that its kind says. Of the others, `params/...` is
-    "filters", `adapters/head/...` is "head", and scale and bias of a norm are "norms".
+    "filters", `adapters/head/...` is "head", scale and bias of a norm are "norms", and a shortcut
+    that is the domain's own is trained as "adapters".
 
     Raises:
       ValueError: the path has no label.
@@ -40,16 +44,27 @@ def label(path: str, kind: type[Adapter]) -> str:
             return "head"
         if "norm" in modules[-1] and leaf in ("scale", "bias"):
             return "norms"
+        if modules[-1] == "shortcut" and leaf in ("kernel", "bias"):
+            return "adapters"
     raise ValueError(
         f"found variable {path!r}, which has no label; expected params/..., or adapters/... under "
-        "a norm, the head, or an adapter whose kind lists it among its leaves."
+        "a norm, a shortcut, the head, or an adapter whose kind lists it among its leaves."
     )
+
+
+def labels_of(spec: ModelSpec) -> frozenset[str]:
+    """Return the labels that a network's variables have."""
+    variables = spec.abstract(1)
+    weights = {key: variables[key] for key in ("params", "adapters")}
+    return frozenset(label(path, spec.kind) for path in trees.flatten(weights))
 
 
 def labels(
     variables: trees.Tree, decay: Mapping[str, float | None], kind: type[Adapter]
 ) -> dict[str, Any]:
     """Label every trainable-or-frozen variable: one of LABELS, or "frozen" where decay is None.
+
+    Biases of filters and adapters that are trained are "biases", which have no decay.
 
     Args:
       variables: `{"params": ..., "adapters": ...}`.
@@ -63,10 +78,17 @@ def labels(
         raise ValueError(f"found decays for {sorted(decay)}; expected {sorted(LABELS)}.")
     check_all(decay, dict.fromkeys(LABELS, DECAY), "weight decay: ")
     named = {path: label(path, kind) for path in trees.flatten(variables)}
-    tree = {path: FROZEN if decay[name] is None else name for path, name in named.items()}
+    tree = {path: _treated(path, name, decay[name]) for path, name in named.items()}
     if set(tree.values()) == {FROZEN}:
         raise ValueError("every variable is frozen; give at least one label a decay (0 will do).")
     return trees.unflatten(tree)
+
+
+def _treated(path: str, name: str, decay: float | None) -> str:
+    """Return how a variable with this label and decay is trained."""
+    if decay is None:
+        return FROZEN
+    return BIASES if path.endswith("/bias") and name in ("filters", "adapters") else name
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, decay: float):
@@ -84,13 +106,15 @@ def make_optimizer(
     learning_rate: optax.ScalarOrSchedule,
     momentum: float = 0.9,
 ) -> optax.GradientTransformation:
-    """One `optax.multi_transform`: frozen variables are set to zero, each label has its decay.
+    """One `optax.multi_transform`: frozen variables are set to zero, each label has its decay,
+    and "biases" none.
 
     Make one optimiser state per domain: in a shared one, decay moves the domains that are idle.
     """
-    transforms = {
-        name: sgd(learning_rate, momentum, rate) for name, rate in decay.items() if rate is not None
-    }
+    rates = {name: rate for name, rate in decay.items() if rate is not None}
+    if BIASES in jax.tree.leaves(label_tree):
+        rates[BIASES] = 0.0
+    transforms = {name: sgd(learning_rate, momentum, rate) for name, rate in rates.items()}
     return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, label_tree)
 
 

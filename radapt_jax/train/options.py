@@ -36,8 +36,9 @@ class TrainOptions:
       drop_at: fractions of the training after which the rate of "steps" drops.
       drop_by: factor at each drop.
       warmup: fraction of the training over which the rate rises linearly.
-      decay: weight decay by label: "filters" (the shared 3x3 ones), "adapters", "norms" and "head";
-        None freezes. Labels that are left out are as in `DECAY`.
+      decay: weight decay by label: "filters" (the shared ones), "adapters", "norms" and "head";
+        None freezes. Labels that are left out are as in `DECAY`. Biases of filters and adapters
+        are trained along, without decay.
       seed: of fresh variables, batches and dropout.
       dtype: of the computation, "float32" or "bfloat16".
       on_nan: "stop", or "rewind": go back to the last checkpoint and skip the batch.
