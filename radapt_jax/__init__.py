@@ -3,6 +3,7 @@
 from radapt_jax.adapters import Joint, LowRank, NoAdapter, Options, Parallel, Series
 from radapt_jax.compress.family import compress_family, join, svd
 from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.convert.efficientnet_lite import family_of_efficientnet_lite
 from radapt_jax.convert.export_torch import export_torch
 from radapt_jax.convert.original import family_of_original, import_original
 from radapt_jax.convert.resnet import family_of_resnet
@@ -52,6 +53,7 @@ __all__ = [
     "decathlon_table",
     "evaluate",
     "export_torch",
+    "family_of_efficientnet_lite",
     "family_of_original",
     "family_of_resnet",
     "family_of_resnet_cifar",

@@ -12,6 +12,7 @@ from typing import Any
 from radapt_jax import startup
 from radapt_jax.convert import ORIGINS, state_dict_of
 from radapt_jax.convert import export_torch as export_to_torch
+from radapt_jax.convert.packages import PACKAGES, file_of
 from radapt_jax.convert.pickled import short
 from radapt_jax.convert.recognise import recognise
 from radapt_jax.data.decathlon.facts import DECATHLON
@@ -109,7 +110,8 @@ def merge(arguments: argparse.Namespace) -> None:
 
 
 def import_(arguments: argparse.Namespace) -> None:
-    state = state_dict_of(arguments.file)
+    file = file_of(arguments.file)
+    state = state_dict_of(file)
     origin = recognise(state)
     named = {"name": arguments.name} if arguments.name else {}
     domains = ORIGINS[origin].domains(state)
@@ -121,7 +123,7 @@ def import_(arguments: argparse.Namespace) -> None:
     if domains > 1:
         print(f"domain {arguments.domain} of {domains}, from 0; --domain chooses another")
     spec = family[family.domains[0]].spec
-    print(f"{arguments.file}: {origin}, {spec.backbone.name}, adapters: {spec.adapter.kind}")
+    print(f"{file}: {origin}, {spec.backbone.name}, adapters: {spec.adapter.kind}")
     print(f"{len(state) - len(unused)} of {len(state)} tensors used")
     for name in unused:
         print(f"unused: {short(name)}")
@@ -227,7 +229,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="[IN:]OLD=NEW",
         help="a domain's new name; IN tells which where several have it; may be repeated",
     )
-    one = command(import_, "make a family of a PyTorch or safetensors file", "file")
+    one = command(import_, "make a family of a PyTorch or safetensors file")
+    one.add_argument("file", help=f"or a network of an installed package: {', '.join(PACKAGES)}")
     one.add_argument("--out", required=True, help="the folder to write, a new one")
     one.add_argument("--name", help="of the domain that the network was trained on")
     one.add_argument("--domain", type=int, default=0, help="which of several, from 0 (%(default)s)")

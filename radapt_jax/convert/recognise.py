@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from radapt_jax.convert import original, resnet, resnet_cifar
+from radapt_jax.convert import efficientnet_lite, original, resnet, resnet_cifar
 from radapt_jax.convert.pickled import short
 from radapt_jax.family.family import Family
 
@@ -51,6 +51,9 @@ ORIGINS = {
     ),
     "CIFAR ResNet": Origin(r"linear\.weight", resnet_cifar.family_of_resnet_cifar),
     "ResNet of torchvision or timm": Origin(r"layer4\.0\.conv1\.weight", resnet.family_of_resnet),
+    "EfficientNet-Lite": Origin(
+        r"_?conv_stem\.weight", efficientnet_lite.family_of_efficientnet_lite
+    ),
 }
 
 

@@ -6,6 +6,13 @@ and `fold` makes a plain network of an adapted one.
 """
 
 from radapt_jax.models.backbone import Backbone, Convolution, Placement
+from radapt_jax.models.efficientnet_lite import (
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
+)
 from radapt_jax.models.fold import folded_spec
 from radapt_jax.models.init import initial_variables
 from radapt_jax.models.ram28 import ResNet28RAM
@@ -20,6 +27,11 @@ __all__ = [
     "DTYPES",
     "Backbone",
     "Convolution",
+    "EfficientNetLite0",
+    "EfficientNetLite1",
+    "EfficientNetLite2",
+    "EfficientNetLite3",
+    "EfficientNetLite4",
     "ModelSpec",
     "Placement",
     "ResNet18",

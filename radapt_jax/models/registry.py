@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from radapt_jax.models.backbone import Backbone
+from radapt_jax.models.efficientnet_lite import (
+    EfficientNetLite0,
+    EfficientNetLite1,
+    EfficientNetLite2,
+    EfficientNetLite3,
+    EfficientNetLite4,
+)
 from radapt_jax.models.ram28 import ResNet28RAM
 from radapt_jax.models.resnet import ResNet18, ResNet34, ResNet50, ResNet101, ResNet152
 from radapt_jax.models.resnet26 import ResNet26
@@ -26,6 +33,11 @@ BACKBONES: dict[str, type[Backbone]] = {
     "resnet101": ResNet101,
     "resnet152": ResNet152,
     "ram28": ResNet28RAM,
+    "efficientnet_lite0": EfficientNetLite0,
+    "efficientnet_lite1": EfficientNetLite1,
+    "efficientnet_lite2": EfficientNetLite2,
+    "efficientnet_lite3": EfficientNetLite3,
+    "efficientnet_lite4": EfficientNetLite4,
 }
 
 
