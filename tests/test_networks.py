@@ -15,19 +15,23 @@ from radapt_jax.adapters.base import is_adapters
 from radapt_jax.models import BACKBONES, make_backbone
 from radapt_jax.utils import trees
 
-SMALL = {  # options that make a network small
-    "resnet26": {"width": 1 / 16},
-    "resnet20": {"width": 1 / 8},
+SMALL = {
+    "resnet26": make_backbone("resnet26", width=1 / 16),
+    "resnet20": make_backbone("resnet20", width=1 / 8),
+    "resnet18": make_backbone("resnet18", width=1 / 16),
+    "resnet50": make_backbone("resnet50", width=1 / 16, small_input=True),
+    "ram28 a": make_backbone("ram28", width=1 / 8, blocks=1),
+    "ram28 b": make_backbone("ram28", width=1 / 8, blocks=1, variant="b"),
+    "efficientnet_lite0": make_backbone("efficientnet_lite0", width=1 / 4),
 }
-PLACED = {}  # where adapters go, if not to the usual convolutions; to reach all of a network's code
 ADAPTED = [kind for kind in KINDS if kind not in ("none", "joint")]  # joint: by compression
 
 
 def spec_of(name, kind):
     return rj.ModelSpec(
-        make_backbone(name, **SMALL[name]),
+        SMALL[name],
         make_options(kind, init="he_normal"),
-        rj.Placement(convs=PLACED.get(name)),
+        rj.Placement(convs=SMALL[name].convs),
     )
 
 
@@ -57,8 +61,8 @@ def families(digits):
     """By network: a family with a domain of each kind, and one more that is parallel."""
     found = {}
     for name in SMALL:
-        params = rj.initial_variables(rj.ModelSpec(make_backbone(name, **SMALL[name])), 2, seed=0)
-        found[name] = rj.Family(rj.Shared(params["params"], make_backbone(name, **SMALL[name])))
+        params = rj.initial_variables(rj.ModelSpec(SMALL[name]), 2, seed=0)["params"]
+        found[name] = rj.Family(rj.Shared(params, SMALL[name]))
         for seed, kind in enumerate(["none", *ADAPTED], 1):
             found[name].add(kind, member(name, kind, digits, seed))
         found[name].add("other", member(name, "parallel", digits, 9))
@@ -66,8 +70,8 @@ def families(digits):
 
 
 def test_every_file_of_networks_is_tried():
-    files = {made.__module__: name for name, made in BACKBONES.items()}
-    assert files.keys() == {BACKBONES[name].__module__ for name in SMALL}
+    tried = {type(backbone).__module__ for backbone in SMALL.values()}
+    assert tried == {made.__module__ for made in BACKBONES.values()}
 
 
 @pytest.mark.parametrize("kind", ADAPTED)
@@ -135,7 +139,7 @@ def test_it_is_trained_in_bfloat16_on_several_devices(name, families, digits):
         whole(split, range(40)),
         split.targets[:40],
         adapter=rj.Parallel(),
-        placement=rj.Placement(convs=PLACED.get(name)),
+        placement=rj.Placement(convs=SMALL[name].convs),
         domain=rj.DomainOptions(size=16, resize=16, flip=False),
         options=options,
         progress=False,
@@ -170,7 +174,7 @@ def test_the_table_of_networks():
 @pytest.mark.parametrize("name", SMALL)
 def test_kinds_count_what_they_add(name):
     for kind in KINDS:
-        spec = rj.ModelSpec(make_backbone(name, **SMALL[name]), make_options(kind))
+        spec = rj.ModelSpec(SMALL[name], make_options(kind), rj.Placement(convs=SMALL[name].convs))
         filters = trees.flatten(spec.abstract(1)["params"])
         own = trees.flatten(spec.abstract(1)["adapters"])
         for conv, _, groups in spec.backbone.convolutions():
