@@ -14,7 +14,7 @@ from radapt_jax.convert import ORIGINS, state_dict_of
 from radapt_jax.convert import export_torch as export_to_torch
 from radapt_jax.convert.packages import PACKAGES, file_of
 from radapt_jax.convert.pickled import short
-from radapt_jax.convert.recognise import recognise
+from radapt_jax.convert.recognise import counters, recognise
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.decathlon.labels import score_submission
 from radapt_jax.decathlon.table import points_table
@@ -124,9 +124,13 @@ def import_(arguments: argparse.Namespace) -> None:
         print(f"domain {arguments.domain} of {domains}, from 0; --domain chooses another")
     spec = family[family.domains[0]].spec
     print(f"{file}: {origin}, {spec.backbone.name}, adapters: {spec.adapter.kind}")
-    print(f"{len(state) - len(unused)} of {len(state)} tensors used")
+    print(f"{len(state) - len(unused)} of {len(state)} tensors used, none is missing")
+    counts = set(counters(state))
+    if counts:
+        print(f"unused: {len(counts)} counts of batches, num_batches_tracked")
     for name in unused:
-        print(f"unused: {short(name)}")
+        if name not in counts:
+            print(f"unused: {short(name)}")
     save_new(family, Path(arguments.out))
 
 

@@ -17,7 +17,7 @@ from radapt_jax.models.resnet import RESNETS, BottleneckResNet, ResNet
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import trees
 
-STEM, BLOCK = "conv1.weight", r"layer(\d)\.(\d+)\."
+STEM, BLOCK, THIRD = "conv1.weight", r"layer(\d)\.(\d+)\.", r"layer\d\.\d+\.(conv|bn)3\."
 SIZES = {7: (224, 256), 3: (32, 32)}  # of images and of their shorter sides, by the stem's filter
 
 
@@ -86,7 +86,7 @@ def _depth_of(tensors: Mapping[str, Any]) -> type[ResNet]:
     found = {match.groups() for name in tensors if (match := re.match(BLOCK, name))}
     layers = [layer for layer, _ in found]
     blocks = tuple(layers.count(layer) for layer in sorted(set(layers)))
-    bottleneck = "layer1.0.conv3.weight" in tensors
+    bottleneck = any(re.match(THIRD, name) for name in tensors)
     for made in RESNETS:
         if (made.blocks, issubclass(made, BottleneckResNet)) == (blocks, bottleneck):
             return made

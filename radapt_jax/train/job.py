@@ -9,12 +9,14 @@ from typing import Any
 
 import optax
 
+from radapt_jax.adapters.base import NAME, is_adapters
 from radapt_jax.data.load import DomainData
 from radapt_jax.family.member import Member
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train import optim
 from radapt_jax.train.options import TrainOptions
 from radapt_jax.train.step import TrainState
+from radapt_jax.utils import trees
 from radapt_jax.utils.trees import Variables
 
 
@@ -71,6 +73,15 @@ class Job:
         """Which variable is trained as what; see `optim.labels`."""
         weights = {key: self.variables[key] for key in ("params", "adapters")}
         return optim.labels(weights, self.plan.decay, self.spec.kind)
+
+    @property
+    def share(self) -> float:
+        """Parameters of the domain's adapters over those of the filters that carry them."""
+        adapters, _ = trees.split(self.variables["adapters"], is_adapters)
+        filters = trees.flatten(self.variables["params"])
+        adapted = {path.partition(f"/{NAME}/")[0] for path in adapters}
+        beside = sum(filters[f"{conv}/kernel"].size for conv in adapted)
+        return sum(leaf.size for leaf in adapters.values()) / beside if beside else 0.0
 
     def optimizer(self, adapter_decay: Any = None) -> optax.GradientTransformation:
         """Return its optimiser; with another decay of adapters, if that is given."""

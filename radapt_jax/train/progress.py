@@ -20,6 +20,7 @@ from radapt_jax.utils import distributed, trees
 from radapt_jax.utils.distributed import replicate
 
 log = logging.getLogger(__name__)
+LARGE = 0.5  # share of their filters from which adapters are hardly small weights
 UNKNOWN = -1.0  # validation top-1 of a state that was saved between two evaluations
 MOST_SKIPPED = 10  # batches that a training may leave out
 
@@ -67,6 +68,15 @@ class Progress:
             plan.total,
             plan.decay,
         )
+        if job.share > LARGE:
+            log.warning(
+                "%s: its %s adapters have %.2f times the parameters of the filters that carry "
+                "them, since a dense one on a 1x1 convolution is as large as the convolution. "
+                "Low-rank or joint adapters are smaller, and so are those on fewer convolutions.",
+                job.name,
+                job.spec.adapter.kind,
+                job.share,
+            )
         facts = facts_of(job.data, plan)
         expected = distributed.by_main(lambda: facts)
         with distributed.agreed():
