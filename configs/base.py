@@ -27,8 +27,9 @@ def get_config() -> config_dict.ConfigDict:
     config.adapter.kind = "none"  # "none", "series", "parallel", "low_rank" or "joint"
     config.adapter.stages = ""  # with adapters; "": all. resnet26: early (with the stem), mid, late
     config.adapter.convs = ""  # of a block, with adapters; "": the usual ones. resnet26: both
-    # Options of the kind; others keep their defaults (see radapt_jax/adapters): init "zeros" or
-    # "he_normal"; parallel and low-rank: dropout (first, second); low-rank: ranks.
+    # Options of the kind; others keep their defaults (see radapt_jax/adapters): init "zeros",
+    # "he_normal" or "keras_he_normal"; series: bias; parallel and low-rank: dropout (first,
+    # second); low-rank: ranks.
     config.adapter.options = config_dict.ConfigDict()
 
     config.compress = config_dict.ConfigDict()
@@ -77,7 +78,8 @@ def get_config() -> config_dict.ConfigDict:
     config.optim.drop_at = (80 / 120, 100 / 120)  # fractions of the run
     config.optim.drop_by = 0.1  # factor at each drop
     config.optim.warmup = 0.0  # fraction of the run in which the rate rises linearly
-    # Weight decay by label; None freezes. References stay numbers when a recipe sets None.
+    # Weight decay by label; None freezes. References stay numbers when a recipe sets None. Biases
+    # of filters and adapters are trained along, without decay.
     config.optim.decay = config_dict.ConfigDict()
     config.optim.decay.filters = config_dict.placeholder(float)  # shared 3x3 filters
     config.optim.decay.adapters = config_dict.FieldReference(5e-4)  # a domain may set its own

@@ -106,14 +106,13 @@ def make_optimizer(
     learning_rate: optax.ScalarOrSchedule,
     momentum: float = 0.9,
 ) -> optax.GradientTransformation:
-    """One `optax.multi_transform`: frozen variables are set to zero, each label has its decay,
-    and "biases" none.
+    """One `optax.multi_transform`: frozen variables are set to zero, each label has its decay.
 
     Make one optimiser state per domain: in a shared one, decay moves the domains that are idle.
     """
     rates = {name: rate for name, rate in decay.items() if rate is not None}
     if BIASES in jax.tree.leaves(label_tree):
-        rates[BIASES] = 0.0
+        rates[BIASES] = 0.0  # see labels
     transforms = {name: sgd(learning_rate, momentum, rate) for name, rate in rates.items()}
     return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, label_tree)
 
