@@ -21,8 +21,9 @@ def start_variables(
 ) -> dict[str, Any]:
     """Return the first variables of a domain that is to be trained on a family, in NumPy.
 
-    Filters (and shared variables of adapters) are the family's, norms with their statistics those
-    of its source domain, where it has that; adapters (with their norms) and head are fresh.
+    Filters (and shared variables of adapters) are the family's, norms with their statistics (and
+    shortcuts, where each domain has its own) those of its source domain, where it has that;
+    adapters (with their norms) and head are fresh.
 
     Args:
       family: which is not changed.

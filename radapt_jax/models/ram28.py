@@ -1,8 +1,7 @@
-"""ResNet28-RAM: residual adapter modules as a Keras implementation of NIPS 2017 has them.
+"""ResNet28-RAM, a network for series adapters (residual adapter modules, NIPS 2017) from Keras.
 
-https://github.com/astha-chem/Decathlon-Residual-Adapters-Keras has had two such networks. Both
-have 3x3 convolutions with series adapters and norms, TensorFlow's padding, and a 1x1 convolution as
-the shortcut of each stage's first block.
+https://github.com/astha-chem/Decathlon-Residual-Adapters-Keras has had two such networks. Both have
+TensorFlow's padding, and a 1x1 convolution as the shortcut of each stage's first block.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from radapt_jax.utils.checks import FLAG, one_of, whole
 
 
 class Version(NamedTuple):
-    """What one of the two networks has, and the other has not.
+    """What tells the two networks apart.
 
     Args:
       stem_channels: of the stem, at every width; None: 32 at width 1.
@@ -74,20 +73,18 @@ VERSIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class ResNet28RAM(ThreeStages):
-    """ResNet28-RAM, of 28 convolutions with those of the shortcuts.
+    """ResNet28-RAM: 28 convolutions, those of three shortcuts included, and a head.
 
-    Its end is a global average: over 8x8 pixels for images of 64 px in "a", of 32 px in "b".
-    Adapters are those of the implementation with `Series(init="keras_he_normal")`, and in "a"
-    `bias=True`.
+    Its end is a global average: over 8x8 pixels for images of 64 px in "a", of 32 px in "b". Its
+    adapters are `Series(init="keras_he_normal")`, in "a" with `bias=True`.
 
     Args:
-      width: see `ThreeStages`; stages have 64, 128 and 256 channels at width 1. The filters of "a"
-        are 32 x width, k of "b" is 4 x width.
-      variant: "a" (for images of 64 px; a convolution has a bias, and the shortcuts are trained for
-        each domain) or "b" (for images of 32 px; shortcuts are shared). See `VERSIONS`.
+      width: see `ThreeStages`; stages have 64, 128 and 256 channels at width 1. The `filters` of
+        the implementation are 32 times it in "a", and its k is 4 times it in "b".
+      variant: "a" or "b"; see `VERSIONS`.
       blocks: in each stage; the implementation's N.
-      standardise: images are standardised each by itself before the stem, (x - mean) / (std + 1e-7)
-        over all its values, whatever their normalisation was.
+      standardise: an image is standardised by itself before the stem, (x - mean) / (std + 1e-7)
+        with mean and standard deviation of all its values.
 
     Raises:
       ValueError: an option outside these ranges.
