@@ -5,6 +5,7 @@ from radapt_jax.compress.family import compress_family, join, svd
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.convert.efficientnet_lite import family_of_efficientnet_lite
 from radapt_jax.convert.export_torch import export_torch
+from radapt_jax.convert.linen import family_of_network
 from radapt_jax.convert.original import family_of_original, import_original
 from radapt_jax.convert.resnet import family_of_resnet
 from radapt_jax.convert.resnet_cifar import family_of_resnet_cifar
@@ -19,6 +20,7 @@ from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.shared import Shared
 from radapt_jax.models import Placement, ResNet26
+from radapt_jax.models.adapt import adapt
 from radapt_jax.models.fold import fold
 from radapt_jax.models.init import initial_variables
 from radapt_jax.models.resnet26 import resnet26
@@ -47,6 +49,7 @@ __all__ = [
     "Shared",
     "TrainOptions",
     "__version__",
+    "adapt",
     "compress_family",
     "decathlon_points",
     "decathlon_score",
@@ -54,6 +57,7 @@ __all__ = [
     "evaluate",
     "export_torch",
     "family_of_efficientnet_lite",
+    "family_of_network",
     "family_of_original",
     "family_of_resnet",
     "family_of_resnet_cifar",

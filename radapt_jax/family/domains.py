@@ -164,7 +164,7 @@ class Domains:
 
     def _own_backbone(self) -> Backbones:
         """Return this family's network by name, for reading cards that mention it."""
-        return {self.shared.backbone.name: type(self.shared.backbone)}
+        return {self.shared.backbone.name: self.shared.backbone}
 
     def _shared_with(self, domain: str) -> int:
         filters = trees.count(self.shared.params) - self.shared.basis_parameters()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
-
 from radapt_jax.adapters.base import is_adapters
 from radapt_jax.family.family import Family
 from radapt_jax.models.init import initial_variables
@@ -32,8 +30,7 @@ def start_variables(
       num_classes: of the domain.
       seed: of what is fresh.
     """
-    params = trees.to_numpy(family.shared.params_for(spec))
-    leaves = trees.flatten({**initial_variables(spec, num_classes, seed), "params": params})
+    given = trees.flatten({"params": family.shared.params_for(spec)})
     source = family.shared.source
     if source is None or source not in family:
         log.warning(
@@ -44,8 +41,10 @@ def start_variables(
             if source
             else " (radapt_jax.family_of_original makes one of weights of the original code)",
         )
-        return trees.unflatten(leaves)
-    for path, leaf in trees.flatten(family[source].variables).items():
-        if not is_adapters(path) and not path.startswith("adapters/head/"):
-            leaves[path] = np.array(leaf)
-    return trees.unflatten(leaves)
+    else:
+        given |= {
+            path: leaf
+            for path, leaf in trees.flatten(family[source].variables).items()
+            if not is_adapters(path) and not path.startswith("adapters/head/")
+        }
+    return initial_variables(spec, num_classes, seed, given)

@@ -7,8 +7,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from flax import linen as nn
-
 from radapt_jax.adapters.base import Options, Runtime
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils.checks import TEXT, Kind, check, check_all, optional, several
@@ -16,22 +14,25 @@ from radapt_jax.utils.checks import TEXT, Kind, check, check_all, optional, seve
 PLACED = optional(several(TEXT))
 
 
+LARGE_ENOUGH = 32  # pixels; of most networks, no variable's shape depends on an image's
 # How variables start, by the last part of their path; others as `nn.starts.STARTS["he_normal"]`.
 BY_LEAF = {"scale": "ones", "var": "ones", "bias": "zeros", "mean": "zeros"}
 
 
 class Convolution(NamedTuple):
-    """One shared convolution that can carry an adapter.
+    """One shared convolution, or dense layer, that can carry an adapter.
 
     Args:
       path: its own.
-      norm: path of the domain norm after it.
+      norm: path of the domain norm after it, which takes nothing else; None: there is none.
       groups: of the convolution.
+      axes: how many axes of a dense layer's kernel are inputs; 0: it is a convolution.
     """
 
     path: str
-    norm: str
+    norm: str | None
     groups: int = 1
+    axes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Backbone(abc.ABC):
         *,
         folded_norms: bool,
         runtime: Runtime,
-    ) -> nn.Module:
-        """Return the network.
+    ) -> Any:
+        """Return the network: a Linen module, or what has its `init` and `apply` and is hashable.
 
         It maps normalised images (b, h, w, 3) to logits (b, num_classes) as
         `apply(variables, images, train=...)`, and keeps shared weights in `params`, everything of
@@ -122,10 +123,26 @@ class Backbone(abc.ABC):
         usual = self.convs if self.usual_convs is None else self.usual_convs
         return Placement(stages, usual if placement.convs is None else tuple(placement.convs))
 
-    def start(self, path: str) -> str:
+    def rule_of(self, norm: str) -> NormRule:
+        """Return the rule of one norm, from its path."""
+        return self.norm
+
+    def example_side(self) -> int:
+        """Return the side of images, in pixels, at which shapes of variables are taken."""
+        return self.multiple_of * -(-LARGE_ENOUGH // self.multiple_of)
+
+    def initial(self, seed: int) -> Mapping[str, Any]:
+        """Return first values, by collection and path, of variables that `start` knows nothing of.
+
+        They may belong to any class count.
+        """
+        return {}
+
+    def start(self, path: str) -> str | None:
         """Return how a variable starts, as a name in `nn.starts.STARTS`.
 
-        What adapters add is not asked for, but for the norms inside them.
+        None: it starts as `initial` says. What adapters add is not asked for, but for the norms
+        inside them.
         """
         *_, parent, leaf = path.split("/")
         if leaf in BY_LEAF:

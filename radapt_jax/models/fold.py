@@ -12,8 +12,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from radapt_jax.adapters.base import is_adapters, of_adapter
+from radapt_jax.models.backbone import Convolution
 from radapt_jax.models.spec import ModelSpec
-from radapt_jax.nn.filters import Filter
+from radapt_jax.nn.filters import Filter, as_filter
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.utils import trees
 
@@ -24,7 +25,8 @@ def fold(
     """Fold a domain's adapters into the shared filters, for evaluation.
 
     Every kind folds in its own way; see `fold` of the kinds in `radapt_jax.adapters`. A constant
-    that is left goes into the running mean of the domain norm that follows.
+    that is left goes into the convolution's bias, or, if it has none, into the running mean of the
+    domain norm that follows.
 
     Args:
       spec: the domain's network.
@@ -34,6 +36,9 @@ def fold(
 
     Returns:
       `params`, `adapters` and `batch_stats` of `folded_spec(spec, fold_norm=fold_norm)`.
+
+    Raises:
+      ValueError: a constant is left where there is neither a bias nor such a norm.
     """
     filters, own, stats = (trees.flatten(variables[name]) for name in trees.COLLECTIONS)
     plain = [
@@ -41,29 +46,46 @@ def fold(
         for leaves in (filters, own, stats)
     ]
     new_filters, kept, kept_stats = plain
-    rule = spec.backbone.norm
-    for conv, norm, groups in spec.backbone.convolutions():
-        path = f"{conv}/kernel"
-        if path not in filters:
+    for conv in spec.backbone.convolutions():
+        path, norm = conv.path, conv.norm
+        kernel, bias = filters.get(f"{path}/kernel"), filters.get(f"{path}/bias")
+        if kernel is None:
             continue
-        new = jnp.asarray(filters[path])
-        adapter = {**of_adapter(filters, conv), **of_adapter(own, conv)}
+        new = as_filter(jnp.asarray(kernel), conv.axes)
+        adapter = {**of_adapter(filters, path), **of_adapter(own, path)}
         if adapter:
-            f = Filter(new, filters.get(f"{conv}/bias"), Geometry(groups=groups))
-            new, constant = spec.kind.fold(f, adapter, of_adapter(stats, conv), rule)
-            if constant is not None:
+            f = Filter(
+                new, None if bias is None else bias.reshape(-1), Geometry(groups=conv.groups)
+            )
+            new, constant = spec.kind.fold(f, adapter, of_adapter(stats, path), spec.backbone.norm)
+            if constant is not None and bias is not None:
+                new_filters[f"{path}/bias"] = bias = bias + constant.reshape(bias.shape)
+            elif constant is not None:
+                _check_norm(conv, spec)
                 kept_stats[f"{norm}/mean"] = kept_stats[f"{norm}/mean"] - constant
-        if fold_norm:
-            slope = kept[f"{norm}/scale"] / jnp.sqrt(kept_stats[f"{norm}/var"] + rule.epsilon)
+        if fold_norm and norm is not None:
+            epsilon = spec.backbone.rule_of(norm).epsilon
+            slope = kept[f"{norm}/scale"] / jnp.sqrt(kept_stats[f"{norm}/var"] + epsilon)
             new = new * slope
             kept[f"{norm}/bias"] = kept[f"{norm}/bias"] - kept_stats[f"{norm}/mean"] * slope
-            if f"{conv}/bias" in filters:
-                new_filters[f"{conv}/bias"] = filters[f"{conv}/bias"] * slope
+            if bias is not None:
+                new_filters[f"{path}/bias"] = bias * slope.reshape(bias.shape)
             del kept[f"{norm}/scale"], kept_stats[f"{norm}/mean"], kept_stats[f"{norm}/var"]
-        new_filters[path] = new
+        new_filters[f"{path}/kernel"] = new.reshape(kernel.shape)
     return {
         name: trees.unflatten(leaves) for name, leaves in zip(trees.COLLECTIONS, plain, strict=True)
     }
+
+
+def _check_norm(conv: Convolution, spec: ModelSpec) -> None:
+    """Raise ValueError where a constant that is left after folding has no place."""
+    if conv.norm is None:
+        raise ValueError(
+            f"found {spec.adapter.kind} adapters on {conv.path}, which has no bias and no batch "
+            "norm that takes its output alone; expected either, for the constant that is left when "
+            "they are folded. Predict without folding, give the layer a bias, or train parallel "
+            "adapters."
+        )
 
 
 def folded_spec(spec: ModelSpec, *, fold_norm: bool = False) -> ModelSpec:

@@ -112,7 +112,7 @@ class ResNet28RAM(ThreeStages):
     def norm(self) -> NormRule:  # type: ignore[override] # other networks have one rule
         return self.version.norm
 
-    def start(self, path: str) -> str:
+    def start(self, path: str) -> str | None:
         """Return how a variable starts; see `Backbone.start`."""
         *_, parent, leaf = path.split("/")
         if leaf == "scale":

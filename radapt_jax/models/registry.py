@@ -19,7 +19,8 @@ from radapt_jax.models.resnet import ResNet18, ResNet34, ResNet50, ResNet101, Re
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.resnet_cifar import ResNet20, ResNet32, ResNet44, ResNet56, ResNet110
 
-Backbones = Mapping[str, type[Backbone]]
+Known = type[Backbone] | Backbone
+Backbones = Mapping[str, Known]
 BACKBONES: dict[str, type[Backbone]] = {
     "resnet26": ResNet26,
     "resnet20": ResNet20,
@@ -47,7 +48,7 @@ def option_names(name: str) -> list[str]:
     Raises:
       ValueError: an unknown backbone.
     """
-    return [field.name for field in dataclasses.fields(_found(name, BACKBONES))]
+    return _options(_found(name, BACKBONES))
 
 
 def make_backbone(name: str, *, backbones: Backbones | None = None, **chosen: Any) -> Backbone:
@@ -55,16 +56,18 @@ def make_backbone(name: str, *, backbones: Backbones | None = None, **chosen: An
 
     Args:
       name: in `BACKBONES`, or in `backbones`.
-      backbones: networks of one's own, by name.
+      backbones: networks of one's own, by name: classes, or backbones as they are.
       chosen: its options.
 
     Raises:
       ValueError: an unknown backbone, or an option that it does not have or allow.
     """
     made = _found(name, {**BACKBONES, **(backbones or {})})
-    options = [field.name for field in dataclasses.fields(made)]
+    options = _options(made)
     if unknown := sorted(set(chosen) - set(options)):
         raise ValueError(f"found options {unknown} for {name}; expected some of {options}.")
+    if isinstance(made, Backbone):
+        return dataclasses.replace(made, **chosen) if chosen else made
     return made(**chosen)
 
 
@@ -76,7 +79,14 @@ def backbone_from_json(facts: Mapping[str, Any], backbones: Backbones | None = N
     return make_backbone(chosen.pop("name"), backbones=backbones, **chosen)
 
 
-def _found(name: str, known: Backbones) -> type[Backbone]:
+def _options(made: Known) -> list[str]:
+    """Return the names of the options that a card holds."""
+    if isinstance(made, Backbone):
+        return [name for name in made.to_json() if name != "name"]
+    return [field.name for field in dataclasses.fields(made)]
+
+
+def _found(name: str, known: Backbones) -> Known:
     if name not in known:
         raise ValueError(
             f"found backbone {name!r}; expected one of {list(known)}. A network of your own is "

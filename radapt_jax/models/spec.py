@@ -19,7 +19,6 @@ from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.utils.checks import FLAG, check
 
 OF_FORMAT_1 = ("init", "dropout", "ranks")  # the options that kinds had then
-LARGE_ENOUGH = 32  # pixels; no variable's shape depends on an image's
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -136,7 +135,6 @@ def _served(spec: ModelSpec) -> ModelSpec:
 @functools.lru_cache(maxsize=64)
 def _abstract(spec: ModelSpec) -> dict[str, Any]:
     """Trace a network of one class; a tenth of a second or more."""
-    model, step = spec.build(1), spec.backbone.multiple_of
-    side = step * -(-LARGE_ENOUGH // step)
+    model, side = spec.build(1), spec.backbone.example_side()
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), images)

@@ -8,6 +8,7 @@ and its gradient is a product at the centre tap.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -75,6 +76,18 @@ def with_alpha(kernel: Array, alpha: Array | None) -> Array:
         return kernel
     middle = kernel.shape[0] // 2
     return jnp.asarray(kernel).at[middle, middle].add(alpha)
+
+
+def as_filter(kernel: Array, axes: int) -> Array:
+    """Return a layer's kernel as that of a filter; a dense layer is a filter of one pixel.
+
+    Args:
+      kernel: (k, k, c / groups, d) of a convolution, or (inputs ..., outputs ...).
+      axes: how many of its axes are inputs; 0: it is a convolution's.
+    """
+    if axes == 0:
+        return kernel
+    return kernel.reshape(1, 1, math.prod(kernel.shape[:axes]), -1)
 
 
 def grouped_product(

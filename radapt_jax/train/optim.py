@@ -42,10 +42,10 @@ def label(path: str, kind: type[Adapter]) -> str:
     elif collection == "adapters" and modules:
         if modules[0] == "head":
             return "head"
-        if "norm" in modules[-1] and leaf in ("scale", "bias"):
-            return "norms"
         if modules[-1] == "shortcut" and leaf in ("kernel", "bias"):
             return "adapters"
+        if leaf in ("scale", "bias"):
+            return "norms"
     raise ValueError(
         f"found variable {path!r}, which has no label; expected params/..., or adapters/... under "
         "a norm, a shortcut, the head, or an adapter whose kind lists it among its leaves."
