@@ -97,7 +97,7 @@ def source_family(
         variables that are not those of the network.
     """
     leaves = trees.flatten(variables)
-    own = trees.unflatten({path: np.asarray(leaf, np.float32) for path, leaf in leaves.items()})
+    own = trees.collections({path: np.asarray(leaf, np.float32) for path, leaf in leaves.items()})
     count = own["adapters"]["head"]["kernel"].shape[1]
     names = tuple(map(str, range(count)) if classes is None else classes)
     if len(names) != count:

@@ -43,6 +43,11 @@ class Member:
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
     held_out: HeldOut | None = None
 
+    def __post_init__(self) -> None:
+        """A network without batch norms has no statistics, which files do not tell from none."""
+        if "adapters" in self.variables and "batch_stats" not in self.variables:
+            object.__setattr__(self, "variables", {**self.variables, "batch_stats": {}})
+
     @property
     def record(self) -> Record:
         """What is known about the images it was trained on."""

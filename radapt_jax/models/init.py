@@ -47,7 +47,7 @@ def initial_variables(
         stream = np.random.default_rng([seed, zlib.crc32(path.encode())])
         return STARTS[start].draw(stream, shape)
 
-    return trees.unflatten(
+    return trees.collections(
         {path: draw(path, leaf.shape).astype(leaf.dtype) for path, leaf in abstract.items()}
     )
 

@@ -116,8 +116,7 @@ class OwnNetwork(Backbone):
         found = self.moved.outside(leaves)
         if f"{HEAD}bias" not in found:
             found[f"{HEAD}bias"] = np.zeros(found[f"{HEAD}kernel"].shape[-1], np.float32)
-        empty: dict[str, Any] = {name: {} for name in trees.COLLECTIONS}
-        return {**empty, **trees.unflatten(found)}
+        return trees.collections(found)
 
     def plain_variables(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Return the variables of a folded domain as the network itself takes them.
@@ -173,7 +172,7 @@ class OwnNetwork(Backbone):
 
 @dataclasses.dataclass(frozen=True)
 class Adapted:
-    """A network of one's own with a domain's variables; it has `init` and `apply` as a Linen module.
+    """A network of one's own with a domain's variables; `init` and `apply` are as a Linen module's.
 
     Args:
       backbone: the network.
@@ -210,7 +209,7 @@ class Adapted:
             )
         }
         kept = {path: leaf for path, leaf in leaves.items() if path not in gone}
-        return {**{name: {} for name in trees.COLLECTIONS}, **trees.unflatten(kept)}
+        return trees.collections(kept)
 
     def apply(
         self,
@@ -233,18 +232,20 @@ class Adapted:
         own.check_sides(images.shape)
         if train and self.folded:
             raise ValueError("this network is folded, for evaluation; train the unfolded one.")
+        images = jnp.asarray(images)
         if self.runtime.dtype != jnp.float32:
             images = images.astype(self.runtime.dtype)
-        if rngs and "dropout" in rngs:
-            rngs = {"params": rngs["dropout"], **rngs}  # where Linen looks for other streams
+        streams = dict(rngs or {})
+        if "dropout" in streams:
+            streams.setdefault("params", streams["dropout"])  # where Linen looks for others
         leaves = own.moved.inside(trees.flatten(variables))
         classifier = {name: leaves.pop(f"params/{own.head}/{name}") for name in ("kernel", "bias")}
         with nn.intercept_methods(self._interceptor(classifier, train)):
-            found = own.network.apply(
+            found: Any = own.network.apply(
                 trees.unflatten(leaves),
                 images,
                 mutable=mutable,
-                rngs=rngs,
+                rngs=streams,
                 method=lambda it, x: own.call(it, x, train),
             )
         logits, *changed = found if mutable else (found,)

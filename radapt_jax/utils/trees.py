@@ -24,6 +24,11 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
+def collections(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the collections of a network of `{collection/path: leaf}`; some may be empty."""
+    return {**{name: {} for name in COLLECTIONS}, **unflatten(leaves)}
+
+
 def split(tree: Tree, keep: Callable[[str], bool]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split a tree into flat dicts by path: leaves for which `keep(path)` holds, and the rest."""
     leaves = flatten(tree)
@@ -49,7 +54,9 @@ def fingerprint(tree: Tree) -> str:
 
 def to_numpy(tree: Tree) -> dict[str, Any]:
     """Return the tree with every leaf copied to a NumPy array of its own."""
-    return unflatten({path: np.array(leaf) for path, leaf in flatten(tree).items()})
+    return {
+        key: to_numpy(it) if isinstance(it, Mapping) else np.array(it) for key, it in tree.items()
+    }
 
 
 def _describe(leaf: Any) -> str:
