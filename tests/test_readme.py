@@ -78,7 +78,7 @@ def run(clone, arguments):
 
 def test_all_commands_are_known():
     assert len(COMMANDS) >= 9
-    scripts = ("train.py ", "eval.py ", "examples/serve.py", "benchmarks/serve.py")
+    scripts = ("train.py ", "eval.py ", "examples/", "benchmarks/serve.py")
     for command in COMMANDS:
         called = command.removeprefix("python ")
         assert command in CI or called.startswith((*scripts, "radapt ")), command
@@ -106,7 +106,7 @@ def test_example_on_a_quickstart_family(clone):
         command = command.replace("\\\n", " ").replace("$(QUICK)", "runs/quickstart")
         if ":linear" not in command:
             run(clone, [*shlex.split(command), *LESS, f"--config.data.cache={clone / 'cache'}"])
-    swap, restore, fit = blocks("python")
+    swap, restore, fit, _ = blocks("python")
     assert max(len(swap.strip().splitlines()), len(fit.strip().splitlines())) <= 16
     printed = run(clone, ["-c", swap])
     assert [line.split()[0] for line in printed.splitlines()] == ["digits", "surfaces"]
@@ -116,10 +116,23 @@ def test_example_on_a_quickstart_family(clone):
         program, *arguments = shlex.split(command)
         if "runs/quickstart" in command and arguments[0] == "train.py":
             run(clone, [*arguments, *LESS, f"--config.data.cache={clone / 'cache'}"])
-        elif command.startswith("python examples"):
+        elif command.startswith("python examples/serve"):
             assert run(clone, arguments), command
         elif program == "radapt":
             assert run(clone, ["-m", "radapt_jax", *arguments]), command
+
+
+def test_a_network_of_ones_own(clone):
+    """The README's example and the longer one, both on fewer steps."""
+    *_, own = blocks("python")
+    own = own.replace("steps=100", "steps=2, batch_size=8")
+    assert run(clone, ["-c", own]).splitlines()[-1] == "(2, 3)"
+    (command,) = [command for command in COMMANDS if "own_network" in command]
+    printed = run(clone, [*shlex.split(command)[1:], "2"])
+    assert [line.split(":")[0] for line in printed.splitlines()[:3]] == [
+        *("digits", "faces", "surfaces")
+    ]
+    assert float(printed.split()[-1]) < 1e-4
 
 
 def test_benchmark_runs(clone):

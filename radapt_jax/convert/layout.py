@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 
     def all_norms(self, backbone: Backbone) -> tuple[str, ...]:
         """Return the paths of all norms."""
-        return (*(it.norm for it in backbone.convolutions()), *self.norms)
+        return (*(it.norm for it in backbone.convolutions() if it.norm), *self.norms)
 
     def state_dict(self, backbone: Backbone, variables: trees.Variables) -> dict[str, np.ndarray]:
         """Return a plain network's variables by PyTorch's names, with its counts of batches, 0."""

@@ -65,7 +65,8 @@ class Family(Domains):
           at_most: read domains when they are first used, and hold only this many in memory, the
             most recently used: for hundreds of domains. Default: read all of them now.
           pinned: domains to read now and to hold until they are unpinned; see `pin`.
-          backbones: your own networks, by name; cards hold only their names.
+          backbones: your own networks, by name: subclasses of `Backbone`, or what `adapt` gave;
+            cards hold only their names.
 
         Raises:
           FileNotFoundError: there are no shared weights, or there is no such domain.

@@ -119,16 +119,16 @@ class _Seen:
                 return next_fun(*args, **kwargs)
             finally:
                 self._wrapped -= 1
+        if not isinstance(module, (*NORMS, *LAYERS)):
+            return next_fun(*args, **kwargs)
         path = "/".join(module.path)
         if isinstance(module, NORMS):
             self._note_norm(path, module)
             x, args, kwargs = first(args, kwargs)
             return next_fun(checkpoint_name(x, followers.NORM + path), *args, **kwargs)
-        if isinstance(module, LAYERS):
-            y = next_fun(*args, **kwargs)
-            self._note_layer(path, module, first(args, kwargs)[0])
-            return checkpoint_name(y, followers.LAYER + path)
-        return next_fun(*args, **kwargs)
+        y = next_fun(*args, **kwargs)
+        self._note_layer(path, module, first(args, kwargs)[0])
+        return checkpoint_name(y, followers.LAYER + path)
 
     def _note_layer(self, path: str, module: Any, x: Any) -> None:
         found = self._facts(path, module, x)
@@ -181,7 +181,7 @@ def _check_collections(leaves: Mapping[str, Any]) -> None:
     if unknown := sorted(found - {"params", "batch_stats"}):
         raise ValueError(
             f"found variables in the collections {unknown}; expected params and batch_stats "
-            "alone. Keep other state out of the network: domains have no place for it."
+            "alone. Domains have no place for other state; compute constants where they are used."
         )
 
 

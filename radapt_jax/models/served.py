@@ -69,7 +69,7 @@ def _unusual(module: Any, *fields: str) -> str:
 def _padding(found: Any, middle: int) -> str | int | None:
     """Return padding as `Geometry` knows it; None: it has none like it."""
     if isinstance(found, str):
-        return found.lower() if found in ("SAME", "VALID") else None
+        return found.lower() if found.upper() in ("SAME", "VALID") else None
     sides = [found] if isinstance(found, int) else list(found)
     pads = {pad for side in sides for pad in ([side] if isinstance(side, int) else side)}
     (pad, *others) = pads
