@@ -11,7 +11,7 @@ from radapt_jax.adapters.none import NoAdapter
 from radapt_jax.adapters.registry import KINDS, make_options, options_from_json
 from radapt_jax.data.domain import check_name
 from radapt_jax.family.card import FORMAT
-from radapt_jax.models.backbone import Backbone
+from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.registry import Backbones, backbone_from_json, make_backbone
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.spec import ModelSpec
@@ -48,8 +48,12 @@ class Shared:
 
     @property
     def spec(self) -> ModelSpec:
-        """The model spec of these `params`, including any variables of adapters that are shared."""
-        return ModelSpec(self.backbone, self.basis or NoAdapter())
+        """The model spec of these `params`, including any variables of adapters that are shared.
+
+        A basis is wherever its ranks say.
+        """
+        everywhere = Placement(self.backbone.stages, self.backbone.convs)
+        return ModelSpec(self.backbone, self.basis or NoAdapter(), everywhere)
 
     def params_for(self, spec: ModelSpec) -> dict[str, Any]:
         """Return the `params` that a network needs; adapters' only if its kind shares any."""
