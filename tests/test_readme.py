@@ -14,7 +14,7 @@ from PIL import Image
 from radapt_jax.data.sources.embedded import open_embedded
 
 README = (ROOT / "README.md").read_text()
-CI = {"make quickstart", "make test"}  # run for real by `make check`, which CI runs
+CI = {"make quickstart", "make test", "pip install -e '.[imagenet]'"}  # run by `make check`
 QUICKSTART = re.findall(r"\(RUN\) (train\.py (?:[^\\\n]|\\\n)+)", (ROOT / "Makefile").read_text())
 LESS = (
     "--config.train.steps=2",
@@ -106,7 +106,7 @@ def test_example_on_a_quickstart_family(clone):
         command = command.replace("\\\n", " ").replace("$(QUICK)", "runs/quickstart")
         if ":linear" not in command:
             run(clone, [*shlex.split(command), *LESS, f"--config.data.cache={clone / 'cache'}"])
-    swap, restore, fit, _ = blocks("python")
+    _, swap, restore, fit, _ = blocks("python")
     assert max(len(swap.strip().splitlines()), len(fit.strip().splitlines())) <= 16
     printed = run(clone, ["-c", swap])
     assert [line.split()[0] for line in printed.splitlines()] == ["digits", "surfaces"]
@@ -120,6 +120,16 @@ def test_example_on_a_quickstart_family(clone):
             assert run(clone, arguments), command
         elif program == "radapt":
             assert run(clone, ["-m", "radapt_jax", *arguments]), command
+
+
+def test_a_network_that_is_already_trained(clone):
+    """With the weights of the package, on fewer steps."""
+    trained, *_ = blocks("python")
+    (command,) = [it for it in COMMANDS if it.startswith("radapt import efficientnet")]
+    run(clone, ["-m", "radapt_jax", *shlex.split(command)[1:]])
+    cat, scores = run(clone, ["-c", trained.replace("steps=30", "steps=2")]).splitlines()
+    assert cat == "tiger cat"
+    assert "count=48" in scores
 
 
 def test_a_network_of_ones_own(clone):
