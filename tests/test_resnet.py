@@ -1,6 +1,7 @@
 """ResNets of torchvision and timm: counts, the network itself, weights from PyTorch, adapters."""
 
 import json
+import re
 import sys
 
 import chex
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import ROOT, SHARED
 from families import whole
 from flax import linen as nn
 from PIL import Image
@@ -19,6 +20,7 @@ from torch_resnets import logits, state_of
 import radapt_jax as rj
 from radapt_jax import __main__
 from radapt_jax.adapters import make_options
+from radapt_jax.adapters.base import is_adapters
 from radapt_jax.models import ResNet18, ResNet50, make_backbone
 from radapt_jax.models.resnet import RESNETS, BasicResNet, BottleneckResNet
 from radapt_jax.nn.pool import max_pool
@@ -76,6 +78,21 @@ def test_parameter_counts(name):
         f"{conv}/kernel" for conv, *_ in backbone.convolutions()
     }
     assert make_backbone(**backbone.to_json()) == backbone
+
+
+def test_the_table_of_adapters_on_all_convolutions():
+    """The second table of docs/networks.md."""
+    text = (ROOT / "docs" / "networks.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    assert [name for name, *_ in rows] == list(PARAMETERS)
+    for name, *found in rows:
+        backbone = make_backbone(name)
+        for number, adapter in zip(
+            found, (rj.Parallel(), rj.LowRank(ranks=1 / 2), rj.LowRank(ranks=1 / 8)), strict=True
+        ):
+            spec = rj.ModelSpec(backbone, adapter, rj.Placement(convs=backbone.convs))
+            adapters, _ = trees.split(spec.abstract(1)["adapters"], is_adapters)
+            assert trees.count(trees.unflatten(adapters)) == int(number.replace(",", "")), name
 
 
 def test_options():
