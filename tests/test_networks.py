@@ -178,7 +178,7 @@ def test_kinds_count_what_they_add(name):
         spec = rj.ModelSpec(SMALL[name], make_options(kind), rj.Placement(convs=SMALL[name].convs))
         filters = trees.flatten(spec.abstract(1)["params"])
         own = trees.flatten(spec.abstract(1)["adapters"])
-        for conv, _, groups in spec.backbone.convolutions():
+        for conv, _, groups, *_ in spec.backbone.convolutions():
             inside = [it for path, it in own.items() if path.startswith(f"{conv}/adapter/")]
             if inside:
                 shape = filters[f"{conv}/kernel"].shape[2:]
