@@ -1,8 +1,8 @@
 """Backbones, and the description of a network that is saved beside its weights.
 
 Start with `backbone`, the contract that every network fulfils; each network is one file, and
-`registry` lists them all. `spec` joins a backbone with an adapter; `init` draws first variables,
-and `fold` makes a plain network of an adapted one.
+`registry` lists them all; `adapt` makes one of any Linen network. `spec` joins a backbone with an
+adapter; `init` draws first variables, and `fold` makes a plain network of an adapted one.
 """
 
 from radapt_jax.models.backbone import Backbone, Convolution, Placement

@@ -46,8 +46,8 @@ class OwnNetwork(Backbone):
     call: Call
     size: int
     head: str
-    layers: tuple[Layer, ...]
-    anatomy: Anatomy
+    layers: tuple[Layer, ...] = dataclasses.field(repr=False)
+    anatomy: Anatomy = dataclasses.field(repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OwnNetwork) and self._facts() == other._facts()
@@ -93,7 +93,8 @@ class OwnNetwork(Backbone):
         """Return the variables that the network itself starts from."""
         images = jnp.zeros((1, self.size, self.size, 3))
         run = functools.partial(self.network.init, method=lambda own, x: self.call(own, x, False))
-        return trees.to_numpy(jax.jit(run)(jax.random.key(seed), images))
+        key = jax.random.key(seed, impl="rbg")  # XLA takes many times as long for the default's
+        return trees.to_numpy(jax.jit(run)(key, images))
 
     @property
     def moved(self) -> Moved:
