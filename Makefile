@@ -5,6 +5,8 @@
 # make bench         measures speed on this CPU and redraws the tables; needs a clean work tree
 #                    (PEER=PYTHON, a Python with PyTorch, adds a comparison)
 # make bench-gpu     measures training on a GPU, in bfloat16, in an environment of its own
+# make transfer      measures what backbones are worth to new domains, WEIGHTS=FILE of a ResNet-56
+#                    (DATA=FOLDER of the domains); started again, it goes on where it was stopped
 # make tables        redraws the tables and pictures of README and docs from the CSV files
 # make clean         removes the environments; runs/ stays
 
@@ -17,7 +19,7 @@ RUN := $(VENV)/bin/python
 CUDA_RUN := $(CUDA_VENV)/bin/python
 QUICK := runs/quickstart
 
-.PHONY: bench bench-gpu tables quickstart test test-faults test-oldest lint types check format clean
+.PHONY: bench bench-gpu transfer tables quickstart test test-faults test-oldest lint types check format clean
 
 quickstart: $(VENV)/.runtime
 	$(RUN) train.py --config configs/quickstart.py:scratch --workdir $(QUICK)/pretrain
@@ -94,6 +96,10 @@ bench-gpu: $(VENV)/.runtime $(CUDA_VENV)/.runtime
 	  --out benchmarks/roofline_gpu.csv
 	$(RUN) benchmarks/chart.py --train benchmarks/train_gpu.csv \
 	  --roofline benchmarks/roofline_gpu.csv --out docs/speed_gpu.png
+	$(MAKE) tables
+
+transfer: $(VENV)/.runtime
+	$(RUN) benchmarks/transfer/run.py $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(DATA),--data $(DATA))
 	$(MAKE) tables
 
 tables: $(VENV)/.runtime

@@ -6,6 +6,7 @@ A figure is its median [least, most], or stands alone where it was taken once.
 import re
 
 import figures
+import numpy as np
 import rows
 import work
 
@@ -190,9 +191,47 @@ def serve(*sheets):
     return table(["milliseconds, median [min, max]", "n", *heads], found)
 
 
+def transfer(lines):
+    """Test top-1 by backbone and domain, and the gain of adapters on finetuning, paired by seed."""
+    seeds = figures.whole_seeds(lines)
+    if len(seeds) < 2:
+        return "Not measured yet: there are no two seeds with all domains and methods."
+    backbones, domains, methods = (
+        list(dict.fromkeys(line[name] for line in lines))
+        for name in ("backbone", "domain", "method")
+    )
+    adapter = next(name for name in ("parallel", "low_rank") if name in methods)
+    top1 = {
+        tuple(line[name] for name in figures.TRAINED): float(line["test_top1"])
+        for line in lines
+        if line["test_top1"]
+    }
+    found = []
+    for backbone in backbones:
+        by_domain = {
+            domain: {
+                method: np.array([top1[backbone, domain, method, seed] for seed in seeds])
+                for method in methods
+            }
+            for domain in domains
+        }
+        by_domain["mean"] = {
+            method: np.mean([by_domain[domain][method] for domain in domains], axis=0)
+            for method in methods
+        }
+        for domain, values in by_domain.items():
+            cells = [f"{np.mean(it):.1f} ± {np.std(it, ddof=1):.1f}" for it in values.values()]
+            mean, low, high = figures.interval(values[adapter] - values["finetune"])
+            found.append([backbone, domain, *cells, f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"])
+    return table(["backbone", "domain", *methods, f"{adapter} - finetune"], found)
+
+
 BLOCKS = {
     function.__name__: function
-    for function in (train, against, targets, roofline, start, inputs, imagenet, many, serve)
+    for function in (
+        *(train, against, targets, roofline, start, inputs, imagenet, many, serve),
+        transfer,
+    )
 }
 
 

@@ -2,12 +2,16 @@
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 import re
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
+
+TRAINED = ("backbone", "domain", "method", "seed")  # what a row of a study of transfer is of
 
 
 def read(path):
@@ -76,3 +80,16 @@ def digest(*sheets):
 def spread(values, digits=1):
     """Return median, least and most as text."""
     return tuple(f"{it:.{digits}f}" for it in (np.median(values), min(values), max(values)))
+
+
+def whole_seeds(rows):
+    """Return the seeds of a study with a figure on test images for all that its rows are of."""
+    tested = {tuple(row[name] for name in TRAINED) for row in rows if row["test_top1"]}
+    *others, seeds = (list(dict.fromkeys(row[name] for row in rows)) for name in TRAINED)
+    return [it for it in seeds if tested >= set(itertools.product(*others, [it]))]
+
+
+def interval(values):
+    """Return the mean of two or more values and the ends of its 95 % interval (Student's t)."""
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return np.mean(values), np.mean(values) - half, np.mean(values) + half

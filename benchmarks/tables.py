@@ -24,7 +24,7 @@ CSVS = ROOT / "benchmarks"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARKS = re.compile(r"(<!-- table: (\w+) ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 SETTING = {  # columns that a caption gives where all rows share them, and how
-    **{"domain": "{}", "batch": "batch {}", "size": "{} px"},
+    **{"domain": "{}", "batch": "batch {}", "steps": "{} steps", "size": "{} px"},
     **{"width": "width {}", "dtype": "{}"},
 }
 
@@ -55,7 +55,10 @@ def caption(rows, path, folder):
         for name, values in shared.items()
         if values != [None] and len(values) == 1
     ]
-    counts = sorted({int(row["n"]) for row in rows})
+    if "seed" in rows[0]:
+        counts = [len(figures.whole_seeds(rows))]
+    else:
+        counts = sorted({int(row["n"]) for row in rows})
     versions = {row.get("versions") or f"jax {row['jax']}" for row in rows}
     commits = sorted({row["commit"] for row in rows})
     dirty = any(commit.endswith("-dirty") for commit in commits)

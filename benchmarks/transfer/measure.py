@@ -13,8 +13,7 @@ import figures
 import radapt_jax as rj
 from transfer.images import read
 
-PLACE = ("backbone", "domain", "method", "seed")
-KEY = (*PLACE, "learning_rate")
+KEY = (*figures.TRAINED, "learning_rate")
 COLUMNS = (
     *KEY,
     *("size", "steps", "batch", "train_images", "val_top1", "test_top1", "minutes"),
@@ -55,7 +54,7 @@ def measure(study, out, cache, facts, allow_dirty=False):
 def chosen(rows, place):
     """Return the learning rate of the row with test images at a place; None: there is none."""
     for row in rows:
-        if row["test_top1"] and all(row[name] == str(place[name]) for name in PLACE):
+        if row["test_top1"] and all(row[name] == str(place[name]) for name in figures.TRAINED):
             return float(row["learning_rate"])
     return None
 

@@ -14,11 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))  # configs
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[2]))
 
+import jax
 import machine
+from machine import ROOT
 
 import radapt_jax as rj
 from configs.decathlon_like import OPTIONS
@@ -26,13 +27,8 @@ from radapt_jax.convert.state_dict import state_dict_of
 from transfer.measure import measure
 from transfer.study import METHODS, Study
 
-RATES = {
-    "linear": (0.1,),
-    "norm": (0.1,),
-    "series": (0.1, 0.01),
-    "parallel": (0.1, 0.01),
-    "finetune": (0.1, 0.01),
-}
+BOTH = (0.1, 0.01)
+RATES = {"linear": (0.1,), "norm": (0.1,), "series": BOTH, "parallel": BOTH, "finetune": BOTH}
 DOMAINS = {  # textures, scenes from above, signs
     "dtd10": {"val_fraction": 0.2},
     "rsscn7": {"val_fraction": 0.2},
@@ -67,14 +63,21 @@ def tiny_imagenet(workdir, data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "decathlon_like")
     parser.add_argument("--weights", type=Path, required=True, help="file of the ResNet-56")
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "decathlon_like")
     parser.add_argument("--pretrained", type=Path, default=ROOT / "runs" / "transfer")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/radapt_jax").expanduser())
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "transfer.csv")
     machine.add_flags(parser)
     arguments = parser.parse_args()
     machine.check(arguments)
+    if not arguments.weights.is_file():
+        raise SystemExit(
+            f"error: found no file {arguments.weights}; expected the weights of a ResNet-56 as "
+            "pytorch_resnet_cifar10 publishes them (--weights; see docs/networks.md)."
+        )
+    if jax.config.jax_compilation_cache_dir is None:  # seeds share their programs
+        jax.config.update("jax_compilation_cache_dir", str(arguments.cache / "xla"))
     study = study_of(arguments.data, arguments.weights, arguments.pretrained)
     measure(study, arguments.out, arguments.cache, machine.facts(), arguments.allow_dirty)
 
