@@ -117,6 +117,11 @@ def test_a_row_of_an_edited_tree_is_refused(tmp_path, cache_dir):
     assert not out.exists()
 
 
+def test_a_file_of_another_study_is_refused(measured, cache_dir):
+    with pytest.raises(ValueError, match=r"found a row of .*'steps': 2.*another file"):
+        measure.measure(dataclasses.replace(STUDY, steps=3), measured, cache_dir, FACTS)
+
+
 def test_images_are_those_of_the_domain(cache_dir):
     study = dataclasses.replace(
         STUDY, domains={"surfaces": EMBEDDED, "digits": {**EMBEDDED, "crop": "centre"}}
@@ -210,9 +215,8 @@ def test_a_seed_that_is_not_whole_is_not_shown():
 
 
 def test_make_transfer_measures_then_draws():
-    commands = make("transfer", "WEIGHTS=resnet56.th", "DATA=domains")
-    first, *others = [it[1:] for it in commands if "benchmarks/" in " ".join(it[1:2])]
-    assert first == [
-        *("benchmarks/transfer/run.py", "--weights", "resnet56.th", "--data", "domains"),
-    ]
-    assert others == [["benchmarks/chart.py"], ["benchmarks/tables.py"]]
+    commands = [it for it in make("transfer", "WEIGHTS=resnet56.th", "DATA=domains") if it[1:]]
+    measuring, chart, tables = [it[1:] for it in commands if it[1].startswith("benchmarks/")]
+    flags = ["--weights", "resnet56.th", "--data", "domains"]
+    assert measuring == ["benchmarks/transfer/run.py", *flags]
+    assert (chart, tables) == (["benchmarks/chart.py"], ["benchmarks/tables.py"])

@@ -30,7 +30,11 @@ def measure(study, out, cache, facts, allow_dirty=False):
       cache: folder for decoded images.
       facts: device, version and commit, for every row.
       allow_dirty: write rows of an edited tree too.
+
+    Raises:
+      ValueError: the file has rows of another size, number of steps or batch size.
     """
+    check_setting(figures.read(out), study, out)
     families = {name: functools.cache(make) for name, make in study.backbones.items()}
     domains = {
         name: functools.cache(functools.partial(read, study, name, cache)) for name in study.domains
@@ -48,6 +52,21 @@ def measure(study, out, cache, facts, allow_dirty=False):
                     f"{name} {line[name]}" for name in (*KEY, "val_top1", "test_top1", "minutes")
                 ),
                 flush=True,
+            )
+
+
+def setting(study):
+    """Return the columns that all rows of a study share."""
+    return {"size": study.size, "steps": study.steps, "batch": study.batch_size}
+
+
+def check_setting(rows, study, out):
+    for row in rows:
+        found = {name: int(row[name]) for name in setting(study)}
+        if found != setting(study):
+            raise ValueError(
+                f"{out}: found a row of {found}; expected those of this study, {setting(study)}. "
+                "Write this one to another file (--out), or delete that one."
             )
 
 
@@ -69,7 +88,7 @@ def trained(study, place, family, images, rates):
         line = {
             **place,
             "learning_rate": rate,
-            **{"size": study.size, "steps": study.steps, "batch": study.batch_size},
+            **setting(study),
             "train_images": len(images.splits["train"][1]),
             "val_top1": f"{top1:.2f}",
             "test_top1": "",
