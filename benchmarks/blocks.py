@@ -193,37 +193,16 @@ def serve(*sheets):
 
 def transfer(lines):
     """Test top-1 by backbone and domain, and the gain of adapters on finetuning, paired by seed."""
-    seeds = figures.whole_seeds(lines)
-    if len(seeds) < 2:
-        return "Not measured yet: there are no two seeds with all domains and methods."
-    backbones, domains, methods = (
-        list(dict.fromkeys(line[name] for line in lines))
-        for name in ("backbone", "domain", "method")
-    )
-    adapter = next(name for name in ("parallel", "low_rank") if name in methods)
-    top1 = {
-        tuple(line[name] for name in figures.TRAINED): float(line["test_top1"])
-        for line in lines
-        if line["test_top1"]
-    }
+    if not figures.whole_seeds(lines):
+        return "Not measured yet: there is no seed with all domains and methods."
     found = []
-    for backbone in backbones:
-        by_domain = {
-            domain: {
-                method: np.array([top1[backbone, domain, method, seed] for seed in seeds])
-                for method in methods
-            }
-            for domain in domains
-        }
-        by_domain["mean"] = {
-            method: np.mean([by_domain[domain][method] for domain in domains], axis=0)
-            for method in methods
-        }
-        for domain, values in by_domain.items():
-            cells = [f"{np.mean(it):.1f} ± {np.std(it, ddof=1):.1f}" for it in values.values()]
-            mean, low, high = figures.interval(values[adapter] - values["finetune"])
-            found.append([backbone, domain, *cells, f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"])
-    return table(["backbone", "domain", *methods, f"{adapter} - finetune"], found)
+    for backbone in dict.fromkeys(line["backbone"] for line in lines):
+        by_domain = _by_domain([line for line in lines if line["backbone"] == backbone], lines)
+        for domain, top1 in by_domain.items():
+            adapter = next(name for name in ("parallel", "low_rank") if name in top1)
+            gain = top1[adapter] - top1["finetune"]
+            found.append([backbone, domain, *map(_mean_and_std, top1.values()), _interval(gain)])
+    return table(["backbone", "domain", *top1, f"{adapter} - finetune"], found)
 
 
 BLOCKS = {
@@ -240,6 +219,35 @@ def _speeds(lines):
     if lines:
         figures.one_kind(lines, NETWORK)
     return {(line["row"], line["who"], int(line["batch"])): line for line in lines}
+
+
+def _by_domain(lines, study):
+    """Return top-1 by seed (an array), by method and domain; below the domains, their mean."""
+    seeds = figures.whole_seeds(study)
+    found = {}
+    for line in lines:
+        if line["test_top1"] and line["seed"] in seeds:
+            methods = found.setdefault(line["domain"], {})
+            methods.setdefault(line["method"], {})[line["seed"]] = float(line["test_top1"])
+    arrays = {
+        domain: {name: np.array([it[seed] for seed in seeds]) for name, it in methods.items()}
+        for domain, methods in found.items()
+    }
+    first, *_ = arrays.values()
+    mean = {name: np.mean([it[name] for it in arrays.values()], axis=0) for name in first}
+    return {**arrays, "mean": mean}
+
+
+def _mean_and_std(values):
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
+
+
+def _interval(values):
+    if len(values) == 1:
+        return f"{values[0]:+.1f}"
+    mean, low, high = figures.interval(values)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _at(speeds, place, batch):

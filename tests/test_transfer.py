@@ -211,7 +211,13 @@ def test_a_seed_that_is_not_whole_is_not_shown():
     tried = {**rows[0], "learning_rate": "0.01", "test_top1": ""}
     assert figures.whole_seeds([*rows, begun, tried]) == ["0", "1"]
     assert blocks.transfer([*rows, begun, tried]) == blocks.transfer(rows)
-    assert "no two seeds" in blocks.transfer([rows[0], rows[2]])
+    assert "no seed with all" in blocks.transfer([{**row, "test_top1": ""} for row in rows])
+
+
+def test_the_figures_of_one_seed_stand_alone():
+    rows = rows_of({"a": {"parallel": ("51",), "finetune": ("50.25",)}})
+    lines = blocks.transfer(rows).splitlines()[2:]
+    assert lines == [f"| net | {name} | 51.0 | 50.2 | +0.8 |" for name in ("a", "mean")]
 
 
 def test_make_transfer_measures_then_draws():
