@@ -7,6 +7,8 @@
 # make bench-gpu     measures training on a GPU, in bfloat16, in an environment of its own
 # make transfer      measures what backbones are worth to new domains, WEIGHTS=FILE of a ResNet-56
 #                    (DATA=FOLDER of the domains); started again, it goes on where it was stopped
+# make imagenet      measures what ImageNet's weights of EfficientNet-Lite0 are worth to new domains
+#                    (DATA=FOLDER of three more domains); it goes on where it was stopped, too
 # make tables        redraws the tables and pictures of README and docs from the CSV files
 # make clean         removes the environments; runs/ stays
 
@@ -19,7 +21,7 @@ RUN := $(VENV)/bin/python
 CUDA_RUN := $(CUDA_VENV)/bin/python
 QUICK := runs/quickstart
 
-.PHONY: bench bench-gpu transfer tables quickstart test test-faults test-oldest lint types check format clean
+.PHONY: bench bench-gpu transfer imagenet tables quickstart test test-faults test-oldest lint types check format clean
 
 quickstart: $(VENV)/.runtime
 	$(RUN) train.py --config configs/quickstart.py:scratch --workdir $(QUICK)/pretrain
@@ -65,6 +67,10 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(RUN) -m pip install --quiet --group dev
 	touch $@
 
+$(VENV)/.imagenet: $(VENV)/.runtime
+	$(RUN) -m pip install --quiet -e '.[imagenet]'
+	touch $@
+
 # The oldest versions that pyproject.toml allows, on the oldest Python.
 $(OLDEST_VENV)/.dev: pyproject.toml tools/lower_bounds.py
 	@test -n "$(OLDEST_PYTHON)"
@@ -100,6 +106,10 @@ bench-gpu: $(VENV)/.runtime $(CUDA_VENV)/.runtime
 
 transfer: $(VENV)/.runtime
 	$(RUN) benchmarks/transfer/run.py $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(DATA),--data $(DATA))
+	$(MAKE) tables
+
+imagenet: $(VENV)/.imagenet
+	$(HUGE_PAGES) $(RUN) benchmarks/transfer/imagenet.py $(if $(DATA),--data $(DATA))
 	$(MAKE) tables
 
 tables: $(VENV)/.runtime

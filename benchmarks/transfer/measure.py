@@ -115,6 +115,7 @@ def fit(study, place, family, images, rate):
         place["domain"],
         *images.splits["train"],
         adapter=method.adapter,
+        placement=method.placement,
         domain=images.facts,
         options=options,
         validation=images.splits["val"],

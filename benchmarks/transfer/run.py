@@ -17,14 +17,13 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parents[2]))
 
-import jax
 import machine
 from machine import ROOT
 
 import radapt_jax as rj
 from configs.decathlon_like import OPTIONS
 from radapt_jax.convert.state_dict import state_dict_of
-from transfer.measure import measure
+from transfer.command import add_flags, go
 from transfer.study import METHODS, Study
 
 BOTH = (0.1, 0.01)
@@ -64,11 +63,8 @@ def tiny_imagenet(workdir, data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True, help="file of the ResNet-56")
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "decathlon_like")
     parser.add_argument("--pretrained", type=Path, default=ROOT / "runs" / "transfer")
-    parser.add_argument("--cache", type=Path, default=Path("~/.cache/radapt_jax").expanduser())
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "transfer.csv")
-    machine.add_flags(parser)
+    add_flags(parser, "transfer.csv")
     arguments = parser.parse_args()
     machine.check(arguments)
     if not arguments.weights.is_file():
@@ -76,10 +72,7 @@ def main():
             f"error: found no file {arguments.weights}; expected the weights of a ResNet-56 as "
             "pytorch_resnet_cifar10 publishes them (--weights; see docs/networks.md)."
         )
-    if jax.config.jax_compilation_cache_dir is None:  # seeds share their programs
-        jax.config.update("jax_compilation_cache_dir", str(arguments.cache / "xla"))
-    study = study_of(arguments.data, arguments.weights, arguments.pretrained)
-    measure(study, arguments.out, arguments.cache, machine.facts(), arguments.allow_dirty)
+    go(study_of(arguments.data, arguments.weights, arguments.pretrained), arguments)
 
 
 if __name__ == "__main__":

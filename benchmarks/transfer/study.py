@@ -14,11 +14,13 @@ class Method:
 
     Args:
       adapter: its options tell its kind.
+      placement: of the adapter.
       decay: weight decay where it is not the usual one; None freezes.
       rates: learning rates to choose from, on validation images and the first seed.
     """
 
     adapter: rj.Options = rj.NoAdapter()  # noqa: RUF009, it is frozen
+    placement: rj.Placement = rj.Placement()  # noqa: RUF009
     decay: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     rates: tuple[float, ...] = (0.1, 0.01)
 

@@ -122,14 +122,14 @@ def _places(backbone: EfficientNetLite, naming: Naming) -> dict[str, tuple[str, 
 
 def _network_of(tensors: Mapping[str, Any], naming: Naming) -> EfficientNetLite:
     """Return the network that fits best: first by names, then by channels (Lite1 and Lite2)."""
-    stem = np.shape(tensors.get(f"{naming.stem}.weight", ()))
+    stem = np.shape(tensors.get(f"{naming.stem}.weight", 0))
     width = stem[0] / STEM if stem else 1.0
 
     def misfits(backbone: EfficientNetLite) -> tuple[int, int]:
         places = _places(backbone, naming)
         wide = {("params", f"{path}/kernel"): it.features for path, it in backbone.layers().items()}
         fit = [
-            np.shape(tensors.get(name, ()))[:1] == (wide[place],)
+            np.shape(tensors.get(name, 0))[:1] == (wide[place],)
             for name, place in places.items()
             if place in wide
         ]

@@ -1,7 +1,7 @@
 """EfficientNet-Lite 0 to 4: blocks of cheap depthwise convolutions (Tan and Le 2019, table 1).
 
-The Lite networks differ from EfficientNet-B0 to B4 by ReLU6, no squeeze-and-excitation, and a
-stem, a top, and first and last stages that do not grow.
+The Lite networks have ReLU6 and no squeeze-and-excitation; their stem, their top and their first
+and last stages do not grow from 0 to 4.
 """
 
 from __future__ import annotations
