@@ -33,7 +33,8 @@ TRAINED = {
     "low_rank": LOW_RANK,
     "finetune": METHODS["finetune"],
 }
-RATES = (0.03, 0.01)
+BOTH = (0.03, 0.01)
+RATES = {"linear": (0.1, 0.03), "norm": BOTH, "low_rank": BOTH, "finetune": BOTH}
 EMBEDDED = {"digits": WHOLE, "faces": {}, "surfaces": {}}
 FOLDERS = ("vgg_flowers", "dtd10", "rsscn7")
 
@@ -52,9 +53,10 @@ def study_of(data):
             )
         },
         domains=domains,
-        methods={name: dataclasses.replace(it, rates=RATES) for name, it in TRAINED.items()},
+        methods={name: dataclasses.replace(it, rates=RATES[name]) for name, it in TRAINED.items()},
         size=96,
-        steps=40,
+        steps=100,
+        batch_size=16,
     )
 
 
