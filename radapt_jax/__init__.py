@@ -20,9 +20,9 @@ from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.shared import Shared
 from radapt_jax.models import Placement, ResNet26
-from radapt_jax.models.adapt import adapt
 from radapt_jax.models.fold import fold
 from radapt_jax.models.init import initial_variables
+from radapt_jax.models.own.adapt import adapt
 from radapt_jax.models.resnet26 import resnet26
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train.fit import fit

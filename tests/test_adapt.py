@@ -17,7 +17,7 @@ from own_networks import ConvNeXt, ResNet, ViT
 
 import radapt_jax as rj
 from radapt_jax.adapters import make_options
-from radapt_jax.models.layers import examine
+from radapt_jax.models.own.layers import examine
 from radapt_jax.utils import trees
 
 SIZE = 16

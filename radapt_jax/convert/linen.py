@@ -7,7 +7,7 @@ from typing import Any
 
 from radapt_jax.convert.torch import source_family
 from radapt_jax.family.family import Family
-from radapt_jax.models.own_network import OwnNetwork
+from radapt_jax.models.own.backbone import OwnNetwork
 from radapt_jax.models.spec import ModelSpec
 
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from radapt_jax.models import followers
-from radapt_jax.models.calling import Call
-from radapt_jax.models.served import geometry_of, input_axes_of
+from radapt_jax.models.own import followers
+from radapt_jax.models.own.calling import Call
+from radapt_jax.models.own.served import geometry_of, input_axes_of
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils import trees

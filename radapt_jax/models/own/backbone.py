@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 from radapt_jax.adapters.base import Options, Runtime, is_adapters
 from radapt_jax.adapters.registry import kind_of
 from radapt_jax.models.backbone import Backbone, Convolution, Placement
-from radapt_jax.models.calling import Call
-from radapt_jax.models.intercept import Interceptor
-from radapt_jax.models.layers import Anatomy, Layer
-from radapt_jax.models.moved import HEAD, Moved
+from radapt_jax.models.own.calling import Call
+from radapt_jax.models.own.intercept import Interceptor
+from radapt_jax.models.own.layers import Anatomy, Layer
+from radapt_jax.models.own.moved import HEAD, Moved
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.nn.starts import head_init
 from radapt_jax.utils import trees

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import NAME, Options, Runtime
 from radapt_jax.adapters.registry import kind_of
-from radapt_jax.models.layers import LAYERS, NORMS, Layer, first
+from radapt_jax.models.own.layers import LAYERS, NORMS, Layer, first
 from radapt_jax.nn.filters import Filter, as_filter
 from radapt_jax.nn.norm import NormRule
 

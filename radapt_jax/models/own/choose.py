@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Sequence
 
-from radapt_jax.models.layers import Anatomy, Layer
+from radapt_jax.models.own.layers import Anatomy, Layer
 
 Pattern = str | re.Pattern[str]
 Where = Pattern | Sequence[Pattern] | Callable[[str], bool] | None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flax import linen as nn
 
-from radapt_jax.models.calling import Call, usual_call
-from radapt_jax.models.choose import Where, chosen_layers, classifier_of
-from radapt_jax.models.layers import examine
-from radapt_jax.models.own_network import OwnNetwork
+from radapt_jax.models.own.backbone import OwnNetwork
+from radapt_jax.models.own.calling import Call, usual_call
+from radapt_jax.models.own.choose import Where, chosen_layers, classifier_of
+from radapt_jax.models.own.layers import examine
 from radapt_jax.models.registry import BACKBONES
 from radapt_jax.utils.checks import check, whole
 
