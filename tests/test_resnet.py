@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, SHARED
 from families import whole
 from flax import linen as nn
+from jax import export
 from PIL import Image
 from safetensors.numpy import save_file
 from torch_files import zipped
@@ -217,10 +218,15 @@ def test_a_domain_is_trained_saved_compressed_and_served(digits, pixels, tmp_pat
     again = rj.Family.load(tmp_path, backbones=OWN)
     names = ["source", "digits"] * 2
     mixed = again.predict(pixels, domains=names)
-    for name in set(names):
+    for name in ("source", "digits"):
         alone = family.predict(pixels, domain=name)
         rows = [row for row, it in enumerate(names) if it == name]
         np.testing.assert_allclose(mixed[rows][:, : alone.shape[1]], alone[rows], atol=1e-5)
+    joint = rj.compress_family(family, "joint", rj.rank_rule("uniform", share=1.0))
+    np.testing.assert_allclose(joint.predict(pixels, domain="digits"), alone, atol=1e-4)
+    joint.export("digits", tmp_path / "digits.stablehlo", platforms="cpu")
+    program = export.deserialize(bytearray((tmp_path / "digits.stablehlo").read_bytes()))
+    np.testing.assert_allclose(program.call(pixels), alone, atol=1e-4)
 
 
 def test_dense_adapters_on_1x1_convolutions_say_what_they_cost(digits, caplog):
