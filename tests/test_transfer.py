@@ -13,12 +13,15 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import blocks
 import figures
-from transfer import images, measure, run
+from transfer import imagenet, images, measure, run
 from transfer.study import METHODS, Study
 
 import radapt_jax as rj
 from configs import base
+from radapt_jax.convert.packages import PACKAGES, Package
+from radapt_jax.models.efficientnet_lite import EfficientNetLite0
 from radapt_jax.models.resnet_cifar import ResNet20
+from radapt_jax.utils import trees
 
 FACTS = {"device": "cpu", "jax": "0", "commit": "0123abc"}
 EMBEDDED = {"source": "embedded"}
@@ -156,6 +159,25 @@ def test_signs_are_neither_cropped_nor_mirrored(tmp_path):
     assert len(study.places()) == 90
 
 
+def test_domains_of_no_package_are_left_out_where_their_folder_is_not(tmp_path):
+    assert list(imagenet.study_of(tmp_path).domains) == ["digits", "faces", "surfaces"]
+    (tmp_path / "dtd10").mkdir()
+    study = imagenet.study_of(tmp_path)
+    assert study.domains["dtd10"]["dir"] == str(tmp_path)
+    assert study.domains["digits"]["crop"] == "centre"
+    assert (study.size, len(study.seeds), len(study.places())) == (96, 3, 48)
+
+
+def test_low_rank_adapters_on_1x1_convolutions_cost_a_tenth_of_the_network():
+    (method,) = (it for it in imagenet.TRAINED.values() if it.adapter.kind == "low_rank")
+    spec = rj.ModelSpec(EfficientNetLite0(), method.adapter, method.placement)
+    own = trees.flatten(spec.abstract(1)["adapters"])
+    adapters = {path: leaf.size for path, leaf in own.items() if "/adapter/" in path}
+    assert {path.split("/")[-3] for path in adapters} == {"stem", "expand", "project", "top"}
+    network = rj.Shared({}, spec.backbone).backbone_parameters()
+    assert 0.1 < sum(adapters.values()) / network < 0.15
+
+
 def test_a_backbone_is_pre_trained_once(image_folder, tmp_path, monkeypatch):
     """By the recipe, in a process of its own, here on a dozen images."""
     data, workdir = tmp_path / "data", tmp_path / "run"
@@ -172,6 +194,14 @@ def test_weights_that_are_not_there_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     with pytest.raises(SystemExit, match=r"found no file .*none.th; expected the weights"):
         run.main()
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    missing = Package("no-such-weights", ".pth", "imagenet")
+    monkeypatch.setitem(PACKAGES, imagenet.NETWORK, missing)
+    monkeypatch.setattr(sys, "argv", ["imagenet.py", "--allow-dirty", "--data", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"no package no-such-weights.*radapt_jax\[imagenet\]"):
+        imagenet.main()
 
 
 def rows_of(tested):
@@ -226,3 +256,10 @@ def test_make_transfer_measures_then_draws():
     flags = ["--weights", "resnet56.th", "--data", "domains"]
     assert measuring == ["benchmarks/transfer/run.py", *flags]
     assert (chart, tables) == (["benchmarks/chart.py"], ["benchmarks/tables.py"])
+
+
+def test_make_imagenet_installs_the_weights_measures_then_draws():
+    commands = [it[1:] for it in make("imagenet", "DATA=domains") if it[1:]]
+    scripts = [it for it in commands if any(part.startswith("benchmarks/") for part in it)]
+    assert scripts[0][-3:] == ["benchmarks/transfer/imagenet.py", "--data", "domains"]
+    assert [it[-1] for it in scripts[1:]] == ["benchmarks/chart.py", "benchmarks/tables.py"]
