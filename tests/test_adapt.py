@@ -18,6 +18,8 @@ from own_networks import ConvNeXt, ResNet, ViT
 import radapt_jax as rj
 from radapt_jax.adapters import make_options
 from radapt_jax.models.own.layers import examine
+from radapt_jax.train.devices import ManyDomains, OneDomain
+from radapt_jax.train.job import Job
 from radapt_jax.utils import trees
 
 SIZE = 16
@@ -275,6 +277,23 @@ def test_fit_on_several_devices_freezes_what_is_shared(name, options, tmp_path):
     again = rj.Family(made.shared, [made["source"]])
     rj.fit(again, "new", images(32), labels, **arguments)
     assert trees.fingerprint(again["new"].variables) == trees.fingerprint(made["new"].variables)
+
+
+def test_domains_trained_at_once_get_what_they_get_alone(digits, faces):
+    """Stacked on one device, so that every layer is mapped over domains."""
+    spec = rj.ModelSpec(own("resnet"), make_options("parallel", init="he_normal"))
+    params = trees.flatten({"params": source("resnet")[1].shared.params})
+    options = rj.TrainOptions(steps=2, batch_size=8, learning_rate=0.001)
+    jobs = [
+        Job(options, data, spec, rj.initial_variables(spec, data.domain.num_classes, 0, params))
+        for data in (digits, faces)
+    ]
+    together = ManyDomains(jobs, [job.start() for job in jobs], jax.devices()[:1])
+    losses = [together.step(index)["loss"] for index in range(2)]
+    for index, job in enumerate(jobs):
+        alone = OneDomain([job], [job.start()], jax.devices()[:1])
+        found = [np.ravel(alone.step(step)["loss"])[0] for step in range(2)]
+        np.testing.assert_allclose([np.ravel(it)[index] for it in losses], found, rtol=1e-4)
 
 
 def test_finetuning_and_bfloat16():
