@@ -103,6 +103,9 @@ def test_the_source_domain_is_the_network_itself(name):
     for path, leaf in trees.flatten(weights).items():
         if path in stored:
             np.testing.assert_array_equal(stored[path], leaf)
+    head = made["source"].variables["adapters"]["head"]
+    logits = made.features(images(), domain="source") @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
     again = own(name).plain_variables(made.variables("source"))
     assert trees.fingerprint(again) == trees.fingerprint(weights)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from radapt_jax.family.bank import Bank
-from radapt_jax.family.features import features
+from radapt_jax.family.features import features, through_head
 from radapt_jax.family.predict import (
     in_batches,
     pad_head,
@@ -58,8 +58,10 @@ class Predictor:
 
     def features(self, images: np.ndarray, name: str, batch_size: int) -> np.ndarray:
         """Return what a domain's head takes, (n, channels), for at least one image."""
-        model, variables = self._padded(name)
-        return predict_all(model, variables, images, self._bank[name].domain, batch_size, features)
+        member = self._bank[name]
+        variables = through_head({"params": self._params, **self._bank.variables(name)})
+        model = member.spec.served().build(variables["adapters"]["head"]["bias"].size)
+        return predict_all(model, variables, images, member.domain, batch_size, features)
 
     def mixed(self, images: np.ndarray, names: Sequence[str], batch_size: int) -> np.ndarray:
         """Return class probabilities (n, largest class count); `names` has a domain per image."""
