@@ -1,6 +1,7 @@
 """PyTorch files are read as data: what they hold is found, whatever else they say is refused."""
 
 import builtins
+import codecs
 import contextlib
 import os
 import pickle
@@ -35,6 +36,8 @@ from torch_files import (
 from radapt_jax import Family, __main__, family_of_original
 from radapt_jax.convert import read_torch, state_dict_of
 from radapt_jax.convert.pickled import Stub
+
+codecs.lookup("cp437")  # of names in zip files; it cannot be imported while a test forbids imports
 
 WEIGHTS = SHARED / "weights"
 real = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the real weights are not here")
