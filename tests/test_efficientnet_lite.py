@@ -334,7 +334,7 @@ def test_a_network_of_a_package_is_imported_by_command(small_package, source, tm
     said = capsys.readouterr().out
     assert "lite0.pth: EfficientNet-Lite, efficientnet_lite0, adapters: none" in said
     assert "247 of 296 tensors used" in said
-    assert "unused: _bn0.num_batches_tracked" in said
+    assert "unused: 49 counts of batches, num_batches_tracked" in said
     chex.assert_trees_all_equal(rj.Family.load(out).variables("ten"), source[1])
 
 
