@@ -47,6 +47,11 @@ class Placement:
     stages: tuple[str, ...] | None = None
     convs: tuple[str, ...] | None = None
 
+    def has(self, stage: str, conv: str | None = None) -> bool:
+        """Tell whether a convolution of a stage is named; None: it is in no block."""
+        placed = stage in (self.stages or ())
+        return placed and (conv is None or conv in (self.convs or ()))
+
 
 @dataclasses.dataclass(frozen=True)
 class Backbone(abc.ABC):

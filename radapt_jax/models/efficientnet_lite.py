@@ -194,9 +194,11 @@ class _Network(nn.Module):
         """
         self.backbone.check_sides(images.shape)
         recipe, plans = self.recipe, self.backbone.blocks()
-        x = recipe.through(images, self.backbone.stem(), recipe.carries("stem"), train=train)
+        x = recipe.through(images, self.backbone.stem(), recipe.placement.has("stem"), train=train)
         for stage in range(1, len(STAGES) + 1):
             inside = tuple(plan for plan in plans if plan.stage == stage)
             x = Stage(inside, recipe, name=f"stage{stage}")(x, train=train)
-        x = recipe.through(x, self.backbone.top(), recipe.carries("top", "expand"), train=train)
+        x = recipe.through(
+            x, self.backbone.top(), recipe.placement.has("top", "expand"), train=train
+        )
         return DomainHead(self.num_classes, name="head")(x.mean((1, 2)))

@@ -59,11 +59,6 @@ class Recipe(NamedTuple):
     norm: NormRule
     runtime: Runtime
 
-    def carries(self, stage: str, conv: str | None = None) -> bool:
-        """Tell whether a convolution carries an adapter; None: it is in no block."""
-        placed = stage in (self.placement.stages or ())
-        return placed and (conv is None or conv in (self.placement.convs or ()))
-
     def through(
         self, x: Array, layer: Layer, carries: bool, *, position: int = 0, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
@@ -115,6 +110,6 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
         y = x
         for position, layer in enumerate(self.plan.layers):
-            carries = self.recipe.carries(f"stage{self.plan.stage}", layer.conv)
+            carries = self.recipe.placement.has(f"stage{self.plan.stage}", layer.conv)
             y = self.recipe.through(y, layer, carries, position=position, train=train)
         return x + y if self.plan.residual else y

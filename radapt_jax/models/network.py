@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import ClassVar
 
@@ -47,6 +48,21 @@ class Widened(Backbone):
                 f"a multiple of 1/{self.stem_channels}, such as {nearest:g}."
             )
 
+    @abc.abstractmethod
+    def network(self) -> type[Network]:
+        """Return the class that computes it."""
+
+    def build(
+        self,
+        num_classes: int,
+        adapter: Options,
+        placement: Placement,
+        *,
+        folded_norms: bool,
+        runtime: Runtime,
+    ) -> nn.Module:
+        return self.network()(self, num_classes, adapter, placement, folded_norms, runtime)
+
     def channels(self, wide: int) -> int:
         """Return how many of `wide` channels there are at this width."""
         return round(wide * self.width)
@@ -64,9 +80,7 @@ class Network(nn.Module):
 
     def adapter_at(self, stage: str, conv: str | None = None) -> Options:
         """Return the options of one convolution; one that is in no block goes by its stage."""
-        placed = stage in (self.placement.stages or ())
-        placed = placed and (conv is None or conv in (self.placement.convs or ()))
-        return self.adapter if placed else NoAdapter()
+        return self.adapter if self.placement.has(stage, conv) else NoAdapter()
 
 
 def make_norm(

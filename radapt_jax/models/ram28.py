@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import Options, Runtime
 from radapt_jax.adapters.conv import AdaptedConv
-from radapt_jax.models.backbone import Placement
+from radapt_jax.models.network import Network
 from radapt_jax.models.three_stages import Layers, ThreeStages
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.layers import DomainConv, DomainHead
@@ -121,16 +121,8 @@ class ResNet28RAM(ThreeStages):
             return "glorot_uniform" if parent == "head" else "keras_he_normal"
         return super().start(path)
 
-    def build(
-        self,
-        num_classes: int,
-        adapter: Options,
-        placement: Placement,
-        *,
-        folded_norms: bool,
-        runtime: Runtime,
-    ) -> nn.Module:
-        return _Network(self, num_classes, adapter, placement, folded_norms, runtime)
+    def network(self) -> type[Network]:
+        return _Network
 
 
 class _Network(Layers):

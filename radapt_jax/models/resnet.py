@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import Options, Runtime
 from radapt_jax.adapters.conv import AdaptedConv
-from radapt_jax.models.backbone import Convolution, Placement
+from radapt_jax.models.backbone import Convolution
 from radapt_jax.models.network import WIDTH, Network, Widened, make_norm
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.layers import DomainHead
@@ -66,16 +66,8 @@ class ResNet(Widened):
         widens = self.layers(0, 1)[-1].features != self.channels(self.stem_channels)
         return block == 0 and (stage > 0 or widens)
 
-    def build(
-        self,
-        num_classes: int,
-        adapter: Options,
-        placement: Placement,
-        *,
-        folded_norms: bool,
-        runtime: Runtime,
-    ) -> nn.Module:
-        return _Network(self, num_classes, adapter, placement, folded_norms, runtime)
+    def network(self) -> type[Network]:
+        return _Network
 
     def convolutions(self) -> tuple[Convolution, ...]:
         found = [Convolution("stem", "stem_norm")]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from radapt_jax.adapters.base import Options, Runtime
 from radapt_jax.adapters.registry import make_options
 from radapt_jax.models.backbone import Placement
-from radapt_jax.models.network import make_norm
+from radapt_jax.models.network import Network, make_norm
 from radapt_jax.models.three_stages import Layers, ThreeStages
 from radapt_jax.nn.layers import DomainHead
 
@@ -29,16 +29,8 @@ class ResNet26(ThreeStages):
     stage_channels: ClassVar[tuple[int, ...]] = (64, 128, 256)
     blocks: ClassVar[int] = 4
 
-    def build(
-        self,
-        num_classes: int,
-        adapter: Options,
-        placement: Placement,
-        *,
-        folded_norms: bool,
-        runtime: Runtime,
-    ) -> nn.Module:
-        return _Network(self, num_classes, adapter, placement, folded_norms, runtime)
+    def network(self) -> type[Network]:
+        return _Network
 
 
 class _Network(Layers):

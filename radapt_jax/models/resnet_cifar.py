@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Options, Runtime
-from radapt_jax.models.backbone import Placement
+from radapt_jax.models.network import Network
 from radapt_jax.models.three_stages import Layers, ThreeStages
 from radapt_jax.nn.layers import DomainHead
 
@@ -25,16 +24,8 @@ class CifarResNet(ThreeStages):
     stage_channels: ClassVar[tuple[int, ...]] = (16, 32, 64)
     blocks: ClassVar[int]
 
-    def build(
-        self,
-        num_classes: int,
-        adapter: Options,
-        placement: Placement,
-        *,
-        folded_norms: bool,
-        runtime: Runtime,
-    ) -> nn.Module:
-        return _Network(self, num_classes, adapter, placement, folded_norms, runtime)
+    def network(self) -> type[Network]:
+        return _Network
 
 
 class ResNet20(CifarResNet):

@@ -89,8 +89,14 @@ class DomainHead(nn.Module):
         shape = (x.shape[-1], self.num_classes)
         kernel = domain_variable(self, "adapters", "kernel", head_init, shape)
         bias = domain_variable(self, "adapters", "bias", nn.initializers.zeros, (self.num_classes,))
-        x = x.astype(jnp.promote_types(x.dtype, kernel.value.dtype))
-        return x @ kernel.value + bias.value
+        return classified(x, kernel.value, bias.value)
+
+
+def classified(
+    x: Float[Array, "b c"], kernel: Float[Array, "c k"], bias: Float[Array, " k"]
+) -> Float[Array, "b k"]:
+    """Return the logits of features, in float32 or wider."""
+    return x.astype(jnp.promote_types(x.dtype, kernel.dtype)) @ kernel + bias
 
 
 class ChannelDropout(nn.Module):

@@ -14,6 +14,7 @@ from radapt_jax.adapters.base import NAME, Options, Runtime
 from radapt_jax.adapters.registry import kind_of
 from radapt_jax.models.own.layers import LAYERS, NORMS, Layer, first
 from radapt_jax.nn.filters import Filter, as_filter
+from radapt_jax.nn.layers import classified
 from radapt_jax.nn.norm import NormRule
 
 
@@ -48,7 +49,7 @@ class Interceptor:
         path = "/".join(module.path)
         x, more, named = first(args, kwargs)
         if path == self.head and self.classifier is not None:
-            return _classified(x, self.classifier)
+            return classified(x, **self.classifier)
         if path in self.folded:
             dtype = self._dtype(module, x)
             return x.astype(dtype) + module.get_variable("params", "bias").astype(dtype)
@@ -105,12 +106,6 @@ class _Carrier(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], f: Filter, *, train: bool) -> Array:
         kind = kind_of(self.adapter)
         return kind(0, self.adapter, self.norm, self.runtime, name=NAME)(x, f, train=train)
-
-
-def _classified(x: Float[Array, "b c"], head: Mapping[str, Array]) -> Float[Array, "b k"]:
-    """Return the logits of a domain, in float32 or wider; see `nn.layers.DomainHead`."""
-    wide = x.astype(jnp.promote_types(x.dtype, head["kernel"].dtype))
-    return wide @ head["kernel"] + head["bias"]
 
 
 def _called(next_fun: Any, module: Any, changes: Mapping[str, Any], *args: Any, **kwargs: Any):
