@@ -1,6 +1,24 @@
 """Residual adapters in JAX: one network with shared weights, and a small adapter per domain."""
 
-from radapt_jax.adapters import Joint, LowRank, NoAdapter, Options, Parallel, Series
+from radapt_jax.adapters import (
+    AffineMask,
+    Controller,
+    ConvAdapter,
+    ConvLora,
+    Joint,
+    JointConvLora,
+    JointModulation,
+    LowRank,
+    LowRankModulation,
+    Mask,
+    Modulation,
+    NoAdapter,
+    Options,
+    Parallel,
+    RandomBasis,
+    Series,
+    Vera,
+)
 from radapt_jax.compress.family import compress_family, join, svd
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.convert.efficientnet_lite import family_of_efficientnet_lite
@@ -32,22 +50,33 @@ from radapt_jax.version import __version__
 
 __all__ = [
     "DECATHLON",
+    "AffineMask",
+    "Controller",
+    "ConvAdapter",
+    "ConvLora",
     "Domain",
     "DomainOptions",
     "Family",
     "History",
     "Joint",
+    "JointConvLora",
+    "JointModulation",
     "LowRank",
+    "LowRankModulation",
+    "Mask",
     "Member",
     "ModelSpec",
+    "Modulation",
     "NoAdapter",
     "Options",
     "Parallel",
     "Placement",
+    "RandomBasis",
     "ResNet26",
     "Series",
     "Shared",
     "TrainOptions",
+    "Vera",
     "__version__",
     "adapt",
     "compress_family",

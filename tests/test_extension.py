@@ -28,10 +28,11 @@ from radapt_jax.adapters import (
     Options,
     make_options,
 )
-from radapt_jax.adapters.base import of_adapter
+from radapt_jax.adapters.base import Site
 from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.data.sources.registry import SOURCES
 from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.family import bits
 from radapt_jax.models import BACKBONES, Backbone, Convolution
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.layers import DomainHead
@@ -58,12 +59,12 @@ class GainAdapter(Adapter):
         return f(x, train=train) * (1 + gain)
 
     @classmethod
-    def fold(cls, f, own, stats, norm):
+    def fold(cls, f, own, stats, norm, options, conv):
         return f.kernel * (1 + own["gain"]), None
 
     @classmethod
-    def parameters(cls, inputs, outputs, options, conv, groups=1):
-        return outputs
+    def parameters(cls, options, site):
+        return site.outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +169,9 @@ def test_all_three_are_trained_folded_saved_loaded_and_served(
     )
     gains = [family["mine"].variables["adapters"][conv]["adapter"]["gain"] for conv in Tiny.convs]
     assert all(np.abs(gain).max() > 0 for gain in gains), "they were trained"
-    assert sum(gain.size for gain in gains) == 2 * GainAdapter.parameters(3, 4, Gain(), "one")
+    assert sum(gain.size for gain in gains) == 2 * GainAdapter.parameters(
+        Gain(), Site("one", 3, 3, 4)
+    )
     images = family.preprocess(surface_images[0][:6], domain="mine")
     found = family.predict(images, domain="mine")
     for fold_norm in (False, True):
@@ -210,9 +213,7 @@ def test_a_network_of_ones_own_is_an_argument(tmp_path):
 def test_parameters_of_a_kind_are_those_of_its_variables(kind):
     spec = ModelSpec(ResNet26(0.25), make_options(kind))
     leaves = trees.flatten(spec.abstract(5)["adapters"])
-    filters = trees.flatten(spec.abstract(5)["params"])
-    for conv, *_ in spec.backbone.convolutions():
-        own = of_adapter(leaves, conv)
-        inputs, outputs = filters[f"{conv}/kernel"].shape[2:]
-        expected = spec.kind.parameters(inputs, outputs, spec.adapter, conv)
-        assert sum(int(np.prod(leaf.shape)) for leaf in own.values()) == expected, conv
+    assert len(spec.sites()) == len(spec.backbone.convolutions())
+    for site in spec.sites():
+        own = {path: it for path, it in leaves.items() if path.startswith(f"{site.conv}/adapter/")}
+        assert bits.count(spec, own) == spec.kind.parameters(spec.adapter, site), site

@@ -128,7 +128,7 @@ def test_every_kind_folds_on_it(name, kind):
         if path.startswith("batch_stats")
     }
     f = Filter(kernel, bias, geometry)
-    folded, constant = KINDS[kind].fold(f, own, stats, rule)
+    folded, constant = KINDS[kind].fold(f, own, stats, rule, make_options(kind), "")
     again = f._replace(kernel=folded)(x, train=False)
     chex.assert_trees_all_close(again + (0 if constant is None else constant), y, atol=1e-9)
     if not stats:

@@ -13,6 +13,7 @@ from jax import export
 import radapt_jax as rj
 from radapt_jax.adapters import KINDS, make_options
 from radapt_jax.adapters.base import is_adapters
+from radapt_jax.family import bits
 from radapt_jax.models import BACKBONES, make_backbone
 from radapt_jax.utils import trees
 
@@ -176,14 +177,11 @@ def test_the_table_of_networks():
 def test_kinds_count_what_they_add(name):
     for kind in KINDS:
         spec = rj.ModelSpec(SMALL[name], make_options(kind), rj.Placement(convs=SMALL[name].convs))
-        filters = trees.flatten(spec.abstract(1)["params"])
         own = trees.flatten(spec.abstract(1)["adapters"])
-        for conv, _, groups, *_ in spec.backbone.convolutions():
-            inside = [it for path, it in own.items() if path.startswith(f"{conv}/adapter/")]
-            if inside:
-                shape = filters[f"{conv}/kernel"].shape[2:]
-                counted = spec.kind.parameters(*shape, spec.adapter, conv, groups)
-                assert counted == sum(int(np.prod(it.shape)) for it in inside), conv
+        for site in spec.sites():
+            start = f"{site.conv}/adapter/"
+            inside = {path: it for path, it in own.items() if path.startswith(start)}
+            assert bits.count(spec, inside) == spec.kind.parameters(spec.adapter, site), site
 
 
 @pytest.mark.parametrize("name", SMALL)

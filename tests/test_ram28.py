@@ -69,8 +69,7 @@ def test_counts(variant, classes, total, domain, statistics):
     adapters = {path: leaf for path, leaf in own.items() if "/adapter/" in path}
     filters = trees.flatten(variables["params"])
     assert trees.count(adapters) == sum(
-        spec.kind.parameters(*filters[f"{conv}/kernel"].shape[2:], spec.adapter, conv)
-        for conv, *_ in spec.backbone.convolutions()
+        spec.kind.parameters(spec.adapter, site) for site in spec.sites()
     )
     if variant == "b":
         kernels = {path: it for path, it in adapters.items() if path.endswith("/kernel")}

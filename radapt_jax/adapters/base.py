@@ -7,21 +7,29 @@ Add it to `registry.KINDS`, and it is trained, counted, saved, folded and served
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from radapt_jax.nn.filters import Filter
 from radapt_jax.nn.layers import domain_variable
 from radapt_jax.nn.norm import NormRule
-from radapt_jax.nn.starts import STARTS
-from radapt_jax.utils.checks import Kind, check_all, one_of
+from radapt_jax.nn.starts import STARTS, Start
+from radapt_jax.utils.checks import Kind, check_all, number, one_of, optional
 
 NAME = "adapter"  # of the submodule: an adapter's variables are at <convolution>/adapter/<leaf>
+LATER = ("decay", "budget")  # options that came later
 INIT = one_of("zeros", "he_normal", "keras_he_normal")
+NONE_OWN: Mapping[str, float | None] = FrozenDict()
+DECAY = optional(number("[0, inf)"))
+DECAYS = Kind(
+    f"for some of the kind's variables {DECAY.words}",
+    lambda found: isinstance(found, Mapping) and all(map(DECAY.holds, found.values())),
+)
 
 
 def is_adapters(path: str) -> bool:
@@ -46,12 +54,40 @@ class Leaf(NamedTuple):
 
     `label` is what it is trained as: "adapters", "norms" or "filters". `shared` puts it into
     `params`: one for all domains. `start` is a name in `nn.starts.STARTS`; None: as the options
-    say. Variables of a submodule `norm` start as those of the network's norms do.
+    say. Variables of a submodule `norm` start as those of the network's norms do. One that does not
+    `decay` has no weight decay, unless the options give it one. Of one that is `binary`, a trained
+    domain keeps one bit a value; see `Adapter.bits`.
     """
 
     label: str = "adapters"
     shared: bool = False
     start: str | None = None
+    decays: bool = True
+    binary: bool = False
+
+
+class Site(NamedTuple):
+    """A convolution that carries an adapter.
+
+    Args:
+      conv: its path.
+      size: side of its filter, in pixels.
+      inputs: channels that one output reads; of one group if it has groups.
+      outputs: channels.
+      groups: of the convolution.
+    """
+
+    conv: str
+    size: int
+    inputs: int
+    outputs: int
+    groups: int = 1
+
+    @classmethod
+    def of(cls, conv: str, f: Filter) -> Site:
+        """Return the site of a convolution, from its path and its filter."""
+        size, _, inputs, outputs = f.kernel.shape
+        return cls(conv, size, inputs, outputs, f.geometry.groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,19 +97,23 @@ class Options:
     Args:
       init: "zeros" (the adapted network starts as the backbone), "he_normal" (as in the original
         code) or "keras_he_normal" (as Keras draws it: over the inputs, and cut off).
+      decay: weight decay of some of the adapter's variables, by name, in place of the one that
+        training has for all of them; None freezes.
 
     Raises:
       ValueError: a value of the wrong kind or outside its range.
     """
 
     kind: ClassVar[str]  # its name in `registry.KINDS`
-    checks: ClassVar[Mapping[str, Kind]] = {"init": INIT}
-    training_only: ClassVar[tuple[str, ...]] = ("init",)
+    checks: ClassVar[Mapping[str, Kind]] = {"init": INIT, "decay": DECAYS}
+    training_only: ClassVar[tuple[str, ...]] = ("init", "decay")
 
     init: str = "zeros"
+    decay: Mapping[str, float | None] = dataclasses.field(default=NONE_OWN, kw_only=True)
 
     def __post_init__(self) -> None:
         check_all(vars(self), self.checks, f"{self.kind} adapters: ")
+        object.__setattr__(self, "decay", FrozenDict(self.decay))
 
     def served(self) -> Options:
         """Return these options with those that matter in training only at their defaults."""
@@ -85,9 +125,14 @@ class Options:
         return {it.name: getattr(self, it.name) for it in dataclasses.fields(self)}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the kind and the options as JSON values; see `registry.options_from_json`."""
+        """Return the kind and the options as JSON values; see `registry.options_from_json`.
+
+        Those that cards of earlier versions lack are left out where they say nothing.
+        """
         plain = {
-            name: dict(it) if isinstance(it, Mapping) else it for name, it in self.chosen().items()
+            name: dict(it) if isinstance(it, Mapping) else it
+            for name, it in self.chosen().items()
+            if name not in LATER or it
         }
         return {"kind": self.kind, **plain}
 
@@ -137,6 +182,14 @@ class Adapter(nn.Module):
       options: of the kind.
       norm: the network's rule for norms, for kinds that have one inside.
       runtime: how it is computed.
+
+    Class attributes:
+      leaves: the kind's variables by path inside the adapter, statistics apart.
+      filters_apart: each domain has a filter of its own, so that a batch of several domains is
+        computed domain by domain.
+      foldable: the adapted convolution is a convolution at evaluation.
+      factors: the leaves β (rows, r) and γᵀ (r, d) of a kind whose adapters are products of two.
+      compresses: the kind whose adapters such factors can stand for.
     """
 
     position: int
@@ -145,11 +198,11 @@ class Adapter(nn.Module):
     runtime: Runtime
 
     Options: ClassVar[type[Options]]
-    leaves: ClassVar[Mapping[str, Leaf]] = {}  # by path inside the adapter, statistics apart
-    dense: ClassVar[str | None] = None  # the leaf that is α itself, (c, d), and can be factorised
-    factors: ClassVar[tuple[str, str] | None] = (
-        None  # the leaves β (c, r) and γᵀ (r, d) of α = β γᵀ
-    )
+    leaves: ClassVar[Mapping[str, Leaf]] = {}
+    filters_apart: ClassVar[bool] = False
+    foldable: ClassVar[bool] = True
+    factors: ClassVar[tuple[str, str] | None] = None
+    compresses: ClassVar[str | None] = None
 
     def __call__(
         self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
@@ -158,7 +211,13 @@ class Adapter(nn.Module):
 
     @classmethod
     def fold(
-        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+        cls,
+        f: Filter,
+        own: Mapping[str, Array],
+        stats: Mapping[str, Array],
+        norm: NormRule,
+        options: Any,
+        conv: str,
     ) -> tuple[Float[Array, "k k c d"], Float[Array, " d"] | None]:
         """Return the kernel of the adapted convolution at evaluation, and a constant to be added.
 
@@ -167,21 +226,28 @@ class Adapter(nn.Module):
           own: the adapter's variables by path inside it, shared ones too.
           stats: its running statistics.
           norm: the network's rule for norms.
+          options: of the kind.
+          conv: path of the convolution.
         """
         raise NotImplementedError
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
+    def parameters(cls, options: Any, site: Site) -> int:
         """Return how many parameters a convolution's adapter has that are the domain's own.
 
-        Args:
-          inputs: of the convolution, of one group if it has groups.
-          outputs: of the convolution.
-          options: of the kind.
-          conv: path of the convolution.
-          groups: of the convolution.
+        32 bits count as one parameter, as in the papers.
         """
         raise NotImplementedError
+
+    @classmethod
+    def matrix(cls, own: Mapping[str, Array], options: Any) -> Float[Array, "rows d"] | None:
+        """Return what a low-rank product can stand for; None: there is no such matrix.
+
+        Args:
+          own: the adapter's variables by path inside it.
+          options: of the kind.
+        """
+        return None
 
     @classmethod
     def serves(cls, options: Any, conv: str) -> bool:
@@ -189,19 +255,57 @@ class Adapter(nn.Module):
         return True
 
     @classmethod
+    def settled(cls, options: Any, sites: Callable[[], Sequence[Site]]) -> Any:
+        """Return options in which nothing depends on other convolutions than an adapter's own.
+
+        Args:
+          options: of the kind.
+          sites: finds all convolutions that carry an adapter.
+
+        Raises:
+          ValueError: a variable is named that the kind does not have.
+        """
+        if unknown := sorted(set(options.decay) - set(cls.leaves)):
+            raise ValueError(
+                f"{options.kind} adapters: found decay of {unknown}; expected some of "
+                f"{sorted(cls.leaves)}."
+            )
+        return options
+
+    @classmethod
+    def bits(cls, leaf: str, value: Array, options: Any) -> Array:
+        """Return the bits, False and True, that a domain keeps of a variable that is binary."""
+        raise NotImplementedError
+
+    @classmethod
     def shares(cls) -> bool:
         """Tell whether domains share some of the adapter's variables."""
         return any(leaf.shared for leaf in cls.leaves.values())
 
     @classmethod
-    def start(cls, leaf: str, options: Any) -> str:
-        """Return how a variable starts, as a name in `nn.starts.STARTS`."""
-        return cls.leaves[leaf].start or options.init
+    def start(cls, leaf: str, options: Any) -> Start:
+        """Return how a variable starts."""
+        return STARTS[cls.leaves[leaf].start or options.init]
 
-    def leaf(self, name: str, shape: tuple[int, ...]) -> Array:
-        """Declare one of `leaves` in its collection; return its value in `runtime.dtype`."""
-        init = STARTS[self.start(name, self.options)].initializer
+    def leaf(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """Declare one of `leaves` in its collection; return its value.
+
+        Args:
+          name: of the leaf.
+          shape: of the variable.
+          dtype: of the value; default: `runtime.dtype`.
+        """
+        dtype = self.runtime.dtype if dtype is None else dtype
+        init = self.start(name, self.options).initializer
         if self.leaves[name].shared:
-            return self.param(name, init, shape, jnp.float32).astype(self.runtime.dtype)
-        variable = domain_variable(self, "adapters", name, init, shape)
-        return variable.value.astype(self.runtime.dtype)
+            return self.param(name, init, shape, jnp.float32).astype(dtype)
+        return domain_variable(self, "adapters", name, init, shape).value.astype(dtype)
+
+    @property
+    def conv(self) -> str:
+        """Path of the convolution that carries this adapter."""
+        return "/".join(self.path[:-1])
+
+    def site(self, f: Filter) -> Site:
+        """Return where this adapter is, from the filter of its convolution."""
+        return Site.of(self.conv, f)

@@ -3,48 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from flax import linen as nn
 from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Leaf, product
+from radapt_jax.adapters.base import Adapter, Leaf, Options, Site, product
 from radapt_jax.adapters.parallel import Beside, Parallel
+from radapt_jax.adapters.ranks import RANKS, Ranks, rank_of, ranks_within
 from radapt_jax.nn.filters import Filter, with_alpha
 from radapt_jax.nn.norm import NormRule
-from radapt_jax.utils.checks import Kind, number, whole
-
-Ranks = float | Mapping[str, int]  # a share of the full rank, or a rank by convolution
-SHARE, RANK = number("(0, 1]"), whole(1)
-RANKS = Kind(
-    f"{SHARE.words}, or {RANK.words} for each convolution",
-    lambda found: (
-        all(map(RANK.holds, found.values())) if isinstance(found, Mapping) else SHARE.holds(found)
-    ),
-)
+from radapt_jax.utils.checks import whole
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRank(Parallel):
-    """Options of low-rank adapters.
+class Ranked(Options):
+    """Options of all kinds that have a rank.
 
     Args:
-      init, dropout: see `Parallel`; `init` is of γ, and β starts as "he_normal".
-      ranks: a share of the full rank, min(c, d), in (0, 1]; or ranks by convolution ("stem",
+      init, decay: see `Options`; `init` is of γ, and β starts as "he_normal".
+      ranks: a whole number for all convolutions, limited to the full rank; a share of the full
+        rank, min(c, d), as a float in (0, 1]; or ranks by convolution ("stem",
         "stage1/block1/conv1", ...), and those that are not in it carry no adapter.
+      budget: parameters of all of a domain's adapters, heads apart: instead of `ranks`, the largest
+        share of the full rank that it covers, the same everywhere; 0: as `ranks` says.
     """
 
-    kind: ClassVar[str] = "low_rank"
-    checks: ClassVar = {**Parallel.checks, "ranks": RANKS}
+    checks: ClassVar = {**Options.checks, "ranks": RANKS, "budget": whole(0)}
 
     ranks: Ranks = 0.5
+    budget: int = dataclasses.field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.ranks, Mapping):
             object.__setattr__(self, "ranks", FrozenDict(self.ranks))
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank(Ranked, Parallel):
+    """Options of low-rank adapters.
+
+    Args:
+      init, decay, ranks, budget: see `Ranked`.
+      dropout: see `Parallel`.
+    """
+
+    kind: ClassVar[str] = "low_rank"
+    checks: ClassVar = {**Parallel.checks, **Ranked.checks}
+    training_only: ClassVar = Parallel.training_only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,47 +63,88 @@ class Joint(LowRank):
     kind: ClassVar[str] = "joint"
 
 
-class LowRankAdapter(Beside):
+class WithRank(Adapter):
+    """What kinds that have a rank share: which it is, and what a budget comes to."""
+
+    @classmethod
+    def full_rank(cls, site: Site) -> int:
+        """Return the full rank of one domain's adapter."""
+        return min(site.inputs, site.outputs)
+
+    @classmethod
+    def highest_rank(cls, site: Site) -> int:
+        """Return the highest rank there can be; a β for several domains has up to c."""
+        return site.inputs if cls.shares() else cls.full_rank(site)
+
+    @classmethod
+    def rank(cls, options: Any, site: Site) -> int:
+        """Return the rank of one convolution's adapter.
+
+        Raises:
+          ValueError: see `rank_of`.
+        """
+        return rank_of(options.ranks, site.conv, cls.full_rank(site), cls.highest_rank(site))
+
+    @classmethod
+    def serves(cls, options: Any, conv: str) -> bool:
+        return not isinstance(options.ranks, Mapping) or conv in options.ranks
+
+    @classmethod
+    def settled(cls, options: Any, sites: Callable[[], Sequence[Site]]) -> Any:
+        """Return options with ranks by convolution in place of a budget.
+
+        Raises:
+          ValueError: the budget does not cover rank 1 everywhere.
+        """
+        options = super().settled(options, sites)
+        if not options.budget:
+            return options
+        places = sites()
+
+        def cost(ranks: Mapping[str, int]) -> int:
+            at = dataclasses.replace(options, ranks=ranks, budget=0)
+            return sum(cls.parameters(at, site) for site in places)
+
+        full = {site.conv: cls.full_rank(site) for site in places}
+        found = ranks_within(options.budget, full, cost)
+        return dataclasses.replace(options, ranks=found, budget=0)
+
+
+class LowRankAdapter(Beside, WithRank):
     """y = f * x + β γᵀ * x; β (c, r) and γᵀ (r, d) are the domain's."""
 
     Options = LowRank
     leaves: ClassVar = {"beta": Leaf(start="he_normal"), "gamma": Leaf()}
     factors = ("beta", "gamma")
+    compresses = "parallel"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
-        inputs, outputs = f.kernel.shape[-2:]
-        rank = self.rank(inputs, outputs, self.options, "/".join(self.path[:-1]))
-        beta = self.leaf("beta", (inputs, rank))
-        gamma = self.leaf("gamma", (rank, outputs))
+        site = self.site(f)
+        rank = self.rank(self.options, site)
+        beta = self.leaf("beta", (site.inputs, rank))
+        gamma = self.leaf("gamma", (rank, site.outputs))
         return self.beside(x, f, [beta, gamma], train)
 
     @classmethod
     def fold(
-        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+        cls,
+        f: Filter,
+        own: Mapping[str, Array],
+        stats: Mapping[str, Array],
+        norm: NormRule,
+        options: Any,
+        conv: str,
     ) -> Any:
         """g = f + β γᵀ at the centre tap."""
         return with_alpha(f.kernel, product(own["beta"], own["gamma"])), None
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
-        rank = cls.rank(inputs, outputs, options, conv)
-        return rank * (outputs if cls.leaves["beta"].shared else inputs + outputs)
-
-    @classmethod
-    def rank(cls, inputs: int, outputs: int, options: Any, conv: str) -> int:
-        """Return the rank of one convolution's adapter.
-
-        One domain's α has no rank beyond min(c, d); a β for several domains can have up to c.
-        """
-        full = min(inputs, outputs)
-        return rank_of(options.ranks, conv, full, inputs if cls.leaves["beta"].shared else full)
-
-    @classmethod
-    def serves(cls, options: Any, conv: str) -> bool:
-        return not isinstance(options.ranks, Mapping) or conv in options.ranks
+    def parameters(cls, options: Any, site: Site) -> int:
+        per_rank = site.outputs if cls.shares() else site.inputs + site.outputs
+        return cls.rank(options, site) * per_rank
 
 
 class JointAdapter(LowRankAdapter):
@@ -105,28 +155,3 @@ class JointAdapter(LowRankAdapter):
         **LowRankAdapter.leaves,
         "beta": Leaf("filters", shared=True, start="he_normal"),
     }
-
-
-def rank_of(ranks: Ranks, conv: str, full: int, most: int | None = None) -> int:
-    """Return a rank for one convolution, at least 1.
-
-    Args:
-      ranks: a share of the full rank, or ranks by convolution (those that are not in it carry no
-        low-rank adapter).
-      conv: its path, such as "stage1/block1/conv1".
-      full: the full rank of one domain's adapter, min(inputs, outputs).
-      most: the most that a rank by convolution can be; default: `full`.
-
-    Raises:
-      ValueError: a share outside (0, 1], or no rank, or one out of range, for this convolution.
-    """
-    if isinstance(ranks, Mapping):
-        most = full if most is None else most
-        if not 1 <= ranks.get(conv, 0) <= most:
-            raise ValueError(
-                f"found rank {ranks.get(conv)} for the adapter of {conv}; expected 1 to {most}."
-            )
-        return ranks[conv]
-    if not 0 < ranks <= 1:
-        raise ValueError(f"found ranks {ranks}; expected a share of the full rank in (0, 1].")
-    return max(int(ranks * full + 0.5), 1)

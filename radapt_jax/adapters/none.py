@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Options
+from radapt_jax.adapters.base import Adapter, Options, Site
 from radapt_jax.nn.filters import Filter
 from radapt_jax.nn.norm import NormRule
 
@@ -34,12 +34,18 @@ class PlainConv(Adapter):
 
     @classmethod
     def fold(
-        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+        cls,
+        f: Filter,
+        own: Mapping[str, Array],
+        stats: Mapping[str, Array],
+        norm: NormRule,
+        options: Any,
+        conv: str,
     ) -> Any:
         return f.kernel, None
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
+    def parameters(cls, options: Any, site: Site) -> int:
         return 0
 
     @classmethod

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options
+from radapt_jax.adapters.base import Adapter, Leaf, Options, Site
 from radapt_jax.nn.filters import Filter, grouped_product, with_alpha
 from radapt_jax.nn.layers import ChannelDropout
 from radapt_jax.nn.norm import NormRule
@@ -75,7 +75,6 @@ class ParallelAdapter(Beside):
 
     Options = Parallel
     leaves: ClassVar = {"kernel": Leaf()}
-    dense = "kernel"
 
     @nn.compact
     def __call__(
@@ -86,11 +85,22 @@ class ParallelAdapter(Beside):
 
     @classmethod
     def fold(
-        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+        cls,
+        f: Filter,
+        own: Mapping[str, Array],
+        stats: Mapping[str, Array],
+        norm: NormRule,
+        options: Any,
+        conv: str,
     ) -> Any:
         """g = f + α at the centre tap (CVPR 2018, section 3.1.2)."""
         return with_alpha(f.kernel, own["kernel"]), None
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
-        return inputs * outputs
+    def parameters(cls, options: Any, site: Site) -> int:
+        return site.inputs * site.outputs
+
+    @classmethod
+    def matrix(cls, own: Mapping[str, Array], options: Any) -> Any:
+        """Return α, (c, d)."""
+        return own["kernel"]

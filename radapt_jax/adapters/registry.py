@@ -7,9 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from radapt_jax.adapters.base import Adapter, Options
+from radapt_jax.adapters.controller import ControllerAdapter
+from radapt_jax.adapters.conv_adapter import ConvAdapterAdapter
+from radapt_jax.adapters.conv_lora import ConvLoraAdapter, JointConvLoraAdapter
 from radapt_jax.adapters.low_rank import JointAdapter, LowRankAdapter
+from radapt_jax.adapters.mask import AffineMaskAdapter, MaskAdapter
+from radapt_jax.adapters.modulation import (
+    JointModulationAdapter,
+    LowRankModulationAdapter,
+    ModulationAdapter,
+)
 from radapt_jax.adapters.none import PlainConv
 from radapt_jax.adapters.parallel import ParallelAdapter
+from radapt_jax.adapters.random_basis import RandomBasisAdapter, VeraAdapter
 from radapt_jax.adapters.series import SeriesAdapter
 
 KINDS: dict[str, type[Adapter]] = {
@@ -18,6 +28,17 @@ KINDS: dict[str, type[Adapter]] = {
     "parallel": ParallelAdapter,
     "low_rank": LowRankAdapter,
     "joint": JointAdapter,
+    "modulation": ModulationAdapter,
+    "modulation_low_rank": LowRankModulationAdapter,
+    "modulation_joint": JointModulationAdapter,
+    "controller": ControllerAdapter,
+    "mask": MaskAdapter,
+    "affine_mask": AffineMaskAdapter,
+    "conv_lora": ConvLoraAdapter,
+    "conv_lora_joint": JointConvLoraAdapter,
+    "random_basis": RandomBasisAdapter,
+    "vera": VeraAdapter,
+    "conv_adapter": ConvAdapterAdapter,
 }
 
 
@@ -47,9 +68,12 @@ def make_options(kind: str, **chosen: Any) -> Options:
 
 
 def of_kind(options: Options, kind: str, **chosen: Any) -> Options:
-    """Return options of another kind, with what both kinds have in common and what is chosen."""
-    known = {field.name for field in dataclasses.fields(_kind(kind).Options)}
-    kept = {name: it for name, it in options.chosen().items() if name in known}
+    """Return options of another kind, with what is chosen and what both kinds have for training.
+
+    Decays are not among that: they are of variables that the other kind may not have.
+    """
+    known = {field.name for field in dataclasses.fields(_kind(kind).Options)} - {"decay"}
+    kept = {name: getattr(options, name) for name in options.training_only if name in known}
     return make_options(kind, **{**kept, **chosen})
 
 

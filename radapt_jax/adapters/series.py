@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options
+from radapt_jax.adapters.base import Adapter, Leaf, Options, Site
 from radapt_jax.nn.filters import Filter, grouped_product
 from radapt_jax.nn.norm import DomainNorm, NormRule
 from radapt_jax.utils.checks import FLAG
@@ -60,7 +60,13 @@ class SeriesAdapter(Adapter):
 
     @classmethod
     def fold(
-        cls, f: Filter, own: Mapping[str, Array], stats: Mapping[str, Array], norm: NormRule
+        cls,
+        f: Filter,
+        own: Mapping[str, Array],
+        stats: Mapping[str, Array],
+        norm: NormRule,
+        options: Any,
+        conv: str,
     ) -> Any:
         """u + α (slope u + offset) = u (I + diag(slope) α) + offset α: linear at evaluation.
 
@@ -78,5 +84,6 @@ class SeriesAdapter(Adapter):
         return f.kernel + through(slope * f.kernel), through(offset) + own.get("bias", 0)
 
     @classmethod
-    def parameters(cls, inputs: int, outputs: int, options: Any, conv: str, groups: int = 1) -> int:
-        return outputs * outputs // groups + (3 if options.bias else 2) * outputs
+    def parameters(cls, options: Any, site: Site) -> int:
+        vectors = 3 if options.bias else 2
+        return site.outputs * site.outputs // site.groups + vectors * site.outputs

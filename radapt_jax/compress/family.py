@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from radapt_jax.adapters.base import NAME, by_convolution
-from radapt_jax.adapters.low_rank import Ranks
+from radapt_jax.adapters.base import NAME, by_convolution, is_adapters, of_adapter
+from radapt_jax.adapters.ranks import Ranks
 from radapt_jax.adapters.registry import KINDS, make_options, of_kind
 from radapt_jax.compress.ranks import RankRule, spectra
 from radapt_jax.compress.svd import Matrices, joint_svd, project, truncate
@@ -23,8 +23,9 @@ def targets() -> list[str]:
     return [name for name, kind in KINDS.items() if kind.factors]
 
 
-def _dense_kinds() -> str:
-    return " or ".join(name for name, kind in KINDS.items() if kind.dense)
+def sources() -> list[str]:
+    """Return the adapter kinds that can be compressed."""
+    return sorted({str(KINDS[name].compresses) for name in targets()}, key=list(KINDS).index)
 
 
 def factors_of(kind: str) -> tuple[str, str]:
@@ -38,46 +39,75 @@ def factors_of(kind: str) -> tuple[str, str]:
     return found
 
 
-def compressible(family: Family) -> list[str]:
-    """Return the names of the domains with dense adapters on the shared weights."""
+def compressible(family: Family, kind: str = "joint") -> list[str]:
+    """Return the names of the domains on the shared weights that can become a kind of `targets`."""
     return [
         name
         for name in family.domains
-        if family[name].spec.kind.dense and not family[name].has_own_weights
+        if family[name].spec.adapter.kind == KINDS[kind].compresses
+        and not family[name].has_own_weights
     ]
 
 
 def kernels(member: Member) -> Matrices:
-    """Return the dense adapters α of a domain by convolution, each (inputs, outputs).
+    """Return what can be compressed of a domain by convolution, each (rows, outputs).
+
+    That is α of parallel adapters, A - 1 of modulation, and the product of low-rank convolutions.
 
     Raises:
-      ValueError: it has none.
+      ValueError: it has no such adapters.
     """
-    dense = member.spec.kind.dense
-    leaves = trees.flatten(member.variables["adapters"])
-    found = by_convolution(leaves, dense) if dense else {}
-    if not found:
+    leaves, kind = trees.flatten(member.variables["adapters"]), member.spec.kind
+    carriers = {path.partition(f"/{NAME}/")[0] for path in leaves if is_adapters(path)}
+    found = {
+        conv: kind.matrix(of_adapter(leaves, conv), member.spec.adapter)
+        for conv in sorted(carriers)
+    }
+    if not found or any(matrix is None for matrix in found.values()):
         raise ValueError(
-            f"domain {member.domain.name!r}: found no adapter kernel, but adapter "
-            f"{member.spec.adapter.kind!r}; expected {_dense_kinds()}, which can be compressed."
+            f"domain {member.domain.name!r}: found adapter {member.spec.adapter.kind!r}; expected "
+            f"one of {sources()}, which can be compressed."
         )
-    return {conv: np.asarray(leaf) for conv, leaf in found.items()}
+    return {conv: np.asarray(matrix) for conv, matrix in found.items()}
 
 
-def alphas_of(family: Family, domains: Sequence[str] | None = None) -> dict[str, Matrices]:
-    """Return the dense adapters by domain (default: all domains that have them).
+def alphas_of(
+    family: Family, domains: Sequence[str] | None = None, *, kind: str = "joint"
+) -> dict[str, Matrices]:
+    """Return what is to be compressed to a kind of `targets()`, by domain; see `kernels`.
+
+    Args:
+      family: with the domains.
+      domains: their names; default: all that can be.
+      kind: what they are to become.
 
     Raises:
       KeyError: there is no such domain.
-      ValueError: there are none, or a domain has none.
+      ValueError: there are none, or a domain has adapters that cannot become that kind.
     """
-    names = compressible(family) if domains is None else domains
+    names = compressible(family, kind) if domains is None else domains
+    wanted = KINDS[kind].compresses
+    kinds = {name: family[name].spec.adapter.kind for name in names or family}
     if not names:
-        kinds = {name: family[name].spec.adapter.kind for name in family}
         raise ValueError(
-            f"found no domain with {_dense_kinds()} adapters to compress; there are {kinds}."
+            f"found no domain with {wanted} adapters to compress to {kind}; there are {kinds}."
+        )
+    if others := {name: it for name, it in kinds.items() if it != wanted}:
+        raise ValueError(
+            f"found {others} to compress to {kind}; expected {wanted} adapters. "
+            + " ".join(map(_advice, sorted(set(others.values()))))
         )
     return {name: kernels(family[name]) for name in names}
+
+
+def _advice(kind: str) -> str:
+    """Return what can be done with domains of a kind."""
+    fitting = [name for name in targets() if KINDS[name].compresses == kind]
+    if fitting:
+        return f"Compress {kind} to {' or '.join(fitting)}."
+    return (
+        f"{kind.capitalize()} adapters have no matrix that a product of low rank could stand for."
+    )
 
 
 def svd(
@@ -106,10 +136,13 @@ def compress_family(
 
     Args:
       family: with dense adapters; it stays unchanged.
-      kind: "joint" (one β for all domains, in the shared weights) or "low_rank" (each has its own).
+      kind: what they become, one of `targets()`: "joint" (one β for all domains, in the shared
+        weights) or "low_rank" (each has its own) of parallel adapters; "modulation_joint" or
+        "modulation_low_rank" of A - 1 of modulation; "conv_lora_joint", or "conv_lora" of lower
+        rank, of low-rank convolutions.
       ranks: see `rank_rule`; it gets the spectra of all domains together ("joint"), or of each
         domain alone ("low_rank").
-      domains: which to compress (default: all with dense adapters). The others stay unchanged.
+      domains: which to compress (default: all that can be). The others stay unchanged.
 
     Raises:
       KeyError: there is no such domain.
@@ -120,7 +153,7 @@ def compress_family(
         raise ValueError(f"found compression {kind!r}; expected one of {targets()}.")
     if family.shared.basis is not None:
         raise ValueError("this family is compressed jointly already; start from the dense one.")
-    alphas = alphas_of(family, domains)
+    alphas = alphas_of(family, domains, kind=kind)
     kept = [family[name] for name in family if name not in alphas]
     beta, gamma = factors_of(kind)
     if not KINDS[kind].leaves[beta].shared:
@@ -174,13 +207,11 @@ def _placed(leaves: Mapping[str, Matrices]) -> dict[str, np.ndarray]:
     }
 
 
-def with_leaves(tree: trees.Tree, leaves: Mapping[str, Any], *, drop: str = "") -> dict[str, Any]:
+def with_leaves(
+    tree: trees.Tree, leaves: Mapping[str, Any], *, drop: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Return a collection with `leaves` added, and without those whose paths end in `drop`."""
-    kept = {
-        path: leaf
-        for path, leaf in trees.flatten(tree).items()
-        if not (drop and path.endswith(drop))
-    }
+    kept = {path: leaf for path, leaf in trees.flatten(tree).items() if not path.endswith(drop)}
     return trees.unflatten({**kept, **leaves})
 
 
@@ -191,7 +222,7 @@ def with_factors(
     adapters = with_leaves(
         member.variables["adapters"],
         _placed(leaves),
-        drop=f"/{NAME}/{member.spec.kind.dense}",
+        drop=tuple(f"/{NAME}/{leaf}" for leaf in member.spec.kind.leaves),
     )
     options = of_kind(member.spec.adapter, kind, ranks=ranks)
     return dataclasses.replace(
@@ -229,6 +260,12 @@ def join(family: Family, member: Member) -> tuple[Member, float]:
             "it on this family's filters."
         )
     beta, gamma = factors_of(basis.kind)
+    found, wanted = member.spec.adapter.kind, KINDS[basis.kind].compresses
+    if found != wanted:
+        raise ValueError(
+            f"domain {member.domain.name!r} has {found} adapters; expected {wanted}, which this "
+            f"family's {basis.kind} adapters stand for."
+        )
     alphas = kernels(member)
     betas = by_convolution(trees.flatten(family.shared.params), beta)
     if alphas.keys() != betas.keys():

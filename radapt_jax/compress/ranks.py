@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from radapt_jax.adapters.low_rank import rank_of
+from radapt_jax.adapters.ranks import rank_of
 from radapt_jax.compress.svd import Matrices, factorise, stack
 
 
@@ -81,7 +81,7 @@ def uniform_ranks(spectra: Mapping[str, Spectrum], share: float = 0.5) -> dict[s
     Raises:
       ValueError: the share is not in (0, 1].
     """
-    return {name: rank_of(share, name, it.full_rank) for name, it in spectra.items()}
+    return {name: rank_of(float(share), name, it.full_rank) for name, it in spectra.items()}
 
 
 def energy_ranks(spectra: Mapping[str, Spectrum], energy: float) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from radapt_jax.adapters.low_rank import Ranks, rank_of
+from radapt_jax.adapters.ranks import Ranks, rank_of
 from radapt_jax.utils.checks import check, whole
 
 Matrices = dict[str, np.ndarray]

@@ -28,7 +28,7 @@ def open_compressed(settings: Settings, workdir: Path) -> tuple[Family, list[str
     Once begun in this workdir, it is read from there.
     """
     dense = Family.load(settings.init_from)
-    names = list(settings.domains) or compressible(dense)
+    names = list(settings.domains) or compressible(dense, settings.compression.kind)
     if not (workdir / "compressed" / "shared").is_dir():
         how = settings.compression
         return compress_family(dense, how.kind, how.ranks, domains=names), names
@@ -52,7 +52,7 @@ def begin_compressed(
     log.info("before fine-tuning:\n%s", results.table(rows))
     basis: Any = compressed.shared.basis
     if basis is not None:
-        alphas = alphas_of(Family.load(settings.init_from), names)
+        alphas = alphas_of(Family.load(settings.init_from), names, kind=basis.kind)
         spectra = compress_ranks.spectra(list(alphas.values()))
         distributed.by_main(lambda: plots.plot_spectra(spectra, workdir / "spectra.png"))
         log.info(

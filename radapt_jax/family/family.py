@@ -161,8 +161,8 @@ class Family(Domains):
             [0, 255], and there is a warning if all are in [0, 1].
           domain: whose adapters, norms and head to use for all images; or
           domains: n names, one for each image. Each image goes through its own domain, all in one
-            call, or in one call for each network if adapter kinds or ranks differ or domains have
-            weights of their own.
+            call, or in one call for each network if adapter kinds or ranks differ. Domains with
+            filters of their own (weights of their own, modulation, masks) take a call each.
           batch_size: the most images that go through the network at once.
 
         Returns:
@@ -216,6 +216,7 @@ class Family(Domains):
 
         Raises:
           KeyError: there is no such domain.
+          ValueError: its adapters cannot be folded.
         """
         member, variables = self[domain], self.variables(domain)
         folded = FoldedVariables(
@@ -230,6 +231,8 @@ class Family(Domains):
     ) -> None:
         """Write a domain as one StableHLO file that runs with only jax; see `family.export`.
 
+        Its adapters are folded, unless their kind cannot be.
+
         Args:
           domain: its name.
           path: of the file; its facts go to `<path>.json`.
@@ -240,10 +243,12 @@ class Family(Domains):
           ValueError: no platform, or an unknown one.
           OSError: nothing can be written there; files that are there stay unchanged.
         """
-        member, folded = self[domain], self.fold(domain)
-        family_export.export(
-            folded.weights.spec, folded.weights.variables, member.domain, path, platforms
-        )
+        member = self[domain]
+        spec, variables = member.spec.served(), self.variables(domain)
+        if spec.kind.foldable:
+            folded = self.fold(domain).weights
+            spec, variables = folded.spec, folded.variables
+        family_export.export(spec, variables, member.domain, path, platforms)
 
     def save_domain(self, domain: str, path: str | Path) -> None:
         """Write a domain as one safetensors file with its facts; see `family.adapter_file`.

@@ -9,6 +9,7 @@ from typing import Any
 from radapt_jax.data.domain import Domain
 from radapt_jax.data.holdout import HeldOut, Record
 from radapt_jax.data.spec import DataSpec
+from radapt_jax.family import bits
 from radapt_jax.family.card import FORMAT, check_card
 from radapt_jax.models.registry import Backbones
 from radapt_jax.models.spec import ModelSpec
@@ -71,12 +72,15 @@ class Member:
         return "params" in self.variables
 
     def parameters(self, *, head: bool = True) -> int:
-        """Return how many parameters belong to this domain only, without batch statistics."""
+        """Return how many parameters belong to this domain only, without batch statistics.
+
+        32 bits of a variable that is binary count as one.
+        """
         leaves, _ = trees.split(
             {name: tree for name, tree in self.variables.items() if name != "batch_stats"},
             lambda path: head or not path.startswith("adapters/head/"),
         )
-        return trees.count(trees.unflatten(leaves))
+        return bits.count(self.spec, leaves)
 
     def abstract(self) -> dict[str, Any]:
         """Return the shapes and dtypes that `variables` must have."""

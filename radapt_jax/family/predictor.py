@@ -69,6 +69,10 @@ class Predictor:
         found = np.zeros((len(images), classes), np.float32)
         for group in self._groups(set(names)):
             rows = np.flatnonzero([name in group for name in names])
+            if self._bank[group[0]].spec.kind.filters_apart:
+                own = self.one(images[rows], group[0], batch_size)
+                found[rows, : own.shape[1]] = own
+                continue
             size = len(rows) if len(rows) == len(images) else min(_few(len(rows)), batch_size)
             padded = np.pad(rows, (0, max(size - len(rows), 0)), mode="edge")
             model, params, bank, means, stds = self._stacked(group)
@@ -95,14 +99,16 @@ class Predictor:
     def _groups(self, wanted: set[str]) -> list[tuple[str, ...]]:
         """Group the domains that can share a program; return the groups with a wanted domain.
 
-        If domains are read on use, groups hold only wanted domains, and no more of them than fit
-        in memory.
+        Domains with filters of their own, whole or through their adapters, are groups of one. If
+        domains are read on use, groups hold only wanted domains, and no more of them than fit in
+        memory.
         """
         groups: dict[Any, list[str]] = {}
         limit = self._bank.at_most
         for name in sorted(self._bank.names if limit is None else wanted):
             member = self._bank[name]
-            own = name if member.has_own_weights else ""
+            apart = member.has_own_weights or member.spec.kind.filters_apart
+            own = name if apart else ""
             groups.setdefault((member.spec.served(), own), []).append(name)
         found = [tuple(group) for group in groups.values() if wanted & set(group)]
         if limit is None:

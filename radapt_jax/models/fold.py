@@ -38,7 +38,8 @@ def fold(
       `params`, `adapters` and `batch_stats` of `folded_spec(spec, fold_norm=fold_norm)`.
 
     Raises:
-      ValueError: a constant is left where there is neither a bias nor such a norm.
+      ValueError: a constant is left where there is neither a bias nor such a norm, or the kind
+        cannot be folded.
     """
     filters, own, stats = (trees.flatten(variables[name]) for name in trees.COLLECTIONS)
     plain = [
@@ -57,7 +58,9 @@ def fold(
             f = Filter(
                 new, None if bias is None else bias.reshape(-1), Geometry(groups=conv.groups)
             )
-            new, constant = spec.kind.fold(f, adapter, of_adapter(stats, path), spec.backbone.norm)
+            new, constant = spec.kind.fold(
+                f, adapter, of_adapter(stats, path), spec.backbone.norm, spec.adapter, path
+            )
             if constant is not None and bias is not None:
                 new_filters[f"{path}/bias"] = bias = bias + constant.reshape(bias.shape)
             elif constant is not None:

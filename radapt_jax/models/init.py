@@ -16,7 +16,7 @@ import numpy as np
 
 from radapt_jax.adapters.base import NAME, is_adapters
 from radapt_jax.models.spec import ModelSpec
-from radapt_jax.nn.starts import STARTS
+from radapt_jax.nn.starts import STARTS, Start
 from radapt_jax.utils import trees
 
 
@@ -45,19 +45,20 @@ def initial_variables(
         if (start := starts[path]) is None:
             return np.array(own[path])
         stream = np.random.default_rng([seed, zlib.crc32(path.encode())])
-        return STARTS[start].draw(stream, shape)
+        return start.draw(stream, shape)
 
     return trees.collections(
         {path: draw(path, leaf.shape).astype(leaf.dtype) for path, leaf in abstract.items()}
     )
 
 
-def _start(spec: ModelSpec, path: str) -> str | None:
-    """Return how a variable starts, as a name in `STARTS`; None: as the backbone says.
+def _start(spec: ModelSpec, path: str) -> Start | None:
+    """Return how a variable starts; None: as `Backbone.initial` says.
 
     Norms in adapters start as all norms do.
     """
     collection, *modules, _ = path.split("/")
     if is_adapters(path) and collection != "batch_stats" and modules[-1] != "norm":
         return spec.kind.start(path.partition(f"/{NAME}/")[2], spec.adapter)
-    return spec.backbone.start(path)
+    named = spec.backbone.start(path)
+    return None if named is None else STARTS[named]

@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.base import NAME, Options, Runtime, Site, is_adapters
 from radapt_jax.adapters.none import NoAdapter
 from radapt_jax.adapters.registry import kind_of, make_options, options_from_json
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.registry import Backbones, backbone_from_json
 from radapt_jax.models.resnet26 import ResNet26
+from radapt_jax.nn.filters import as_filter
+from radapt_jax.utils import trees
 from radapt_jax.utils.checks import FLAG, check
 
 OF_FORMAT_1 = ("init", "dropout", "ranks")  # the options that kinds had then
@@ -34,7 +36,8 @@ class ModelSpec:
         `radapt_jax.fold`); evaluation only.
 
     Raises:
-      ValueError: an unknown adapter kind, or a placement that the backbone does not have.
+      ValueError: an unknown adapter kind, a placement that the backbone does not have, or a budget
+        of parameters that does not suffice.
     """
 
     backbone: Backbone = ResNet26()  # noqa: RUF009, it is frozen
@@ -43,9 +46,14 @@ class ModelSpec:
     folded_norms: bool = False
 
     def __post_init__(self) -> None:
-        kind_of(self.adapter)
+        kind = kind_of(self.adapter)
         check("folded_norms", self.folded_norms, FLAG)
         object.__setattr__(self, "placement", self.backbone.placed(self.placement))
+        settled = kind.settled(self.adapter, self._sites_of_any_rank)
+        object.__setattr__(self, "adapter", settled)
+
+    def _sites_of_any_rank(self) -> list[Site]:
+        return dataclasses.replace(self, adapter=make_options(self.adapter.kind, ranks=1)).sites()
 
     def build(self, num_classes: int, **runtime: Any) -> Any:
         """Return the network; `runtime` holds fields of `Runtime`, such as dtype.
@@ -81,6 +89,20 @@ class ModelSpec:
 
         head = jax.tree.map(widen, one["adapters"]["head"])
         return {**one, "adapters": {**one["adapters"], "head": head}}
+
+    def sites(self) -> list[Site]:
+        """Return the convolutions that carry an adapter, from the image on."""
+        abstract = self.abstract(1)
+        filters, own = trees.flatten(abstract["params"]), trees.flatten(abstract["adapters"])
+        carriers = {path.partition(f"/{NAME}/")[0] for path in own if is_adapters(path)}
+        found = []
+        for conv in self.backbone.convolutions():
+            if conv.path in carriers:
+                kernel = filters[f"{conv.path}/kernel"]
+                shape = jax.eval_shape(functools.partial(as_filter, axes=conv.axes), kernel).shape
+                size, _, inputs, outputs = shape
+                found.append(Site(conv.path, size, inputs, outputs, conv.groups))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON values; `from_json` undoes it."""

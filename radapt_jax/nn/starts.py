@@ -28,6 +28,14 @@ class Start(NamedTuple):
     draw: Callable[[np.random.Generator, Shape], np.ndarray]
 
 
+def constant(value: float | np.ndarray) -> Start:
+    """Return the start at one value, a number or an array of the variable's shape."""
+    return Start(
+        lambda key, shape, dtype=jnp.float32: jnp.broadcast_to(jnp.asarray(value, dtype), shape),
+        lambda stream, shape: np.broadcast_to(value, shape),
+    )
+
+
 def _draw_head(stream: np.random.Generator, shape: Shape) -> np.ndarray:
     bound = 1 / np.sqrt(shape[0])
     return stream.uniform(-bound, bound, shape)

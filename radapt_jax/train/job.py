@@ -11,6 +11,7 @@ import optax
 
 from radapt_jax.adapters.base import NAME, is_adapters
 from radapt_jax.data.load import DomainData
+from radapt_jax.family import bits
 from radapt_jax.family.member import Member
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train import optim
@@ -72,7 +73,8 @@ class Job:
     def labels(self) -> dict[str, Any]:
         """Which variable is trained as what; see `optim.labels`."""
         weights = {key: self.variables[key] for key in ("params", "adapters")}
-        return optim.labels(weights, self.plan.decay, self.spec.kind)
+        spec = self.spec
+        return optim.labels(weights, self.plan.decay, spec.kind, spec.adapter.decay)
 
     @property
     def share(self) -> float:
@@ -81,7 +83,7 @@ class Job:
         filters = trees.flatten(self.variables["params"])
         adapted = {path.partition(f"/{NAME}/")[0] for path in adapters}
         beside = sum(filters[f"{conv}/kernel"].size for conv in adapted)
-        return sum(leaf.size for leaf in adapters.values()) / beside if beside else 0.0
+        return bits.count(self.spec, adapters) / beside if beside else 0.0
 
     def optimizer(self, adapter_decay: Any = None) -> optax.GradientTransformation:
         """Return its optimiser; with another decay of adapters, if that is given."""
@@ -89,6 +91,7 @@ class Job:
         decay = dict(plan.decay)
         if adapter_decay is not None and decay["adapters"] is not None:
             decay["adapters"] = adapter_decay
+        decay = optim.decays_of(decay, self.spec.adapter.decay)
         return optim.make_optimizer(self.labels, decay, plan.schedule, self.options.momentum)
 
     def start(self) -> TrainState:
@@ -101,7 +104,8 @@ class Job:
         """Return what becomes of the domain in a family.
 
         Args:
-          variables: after training. Filters that were trained are the domain's own.
+          variables: after training. Filters that were trained are the domain's own. Of variables
+            that are binary, their bits are kept.
           results: of the training.
           is_source: the family's shared weights are the domain's, which has none of its own then.
         """
@@ -109,7 +113,9 @@ class Job:
         return Member(
             domain=self.data.domain,
             spec=self.spec,
-            variables={key: it for key, it in variables.items() if own or key != "params"},
+            variables=bits.kept(
+                self.spec, {key: it for key, it in variables.items() if own or key != "params"}
+            ),
             method=self.method,
             data=self.data.spec,
             images={split: len(part) for split, part in self.data.splits.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from radapt_jax.utils.checks import check, check_all, number, optional
 
 LABELS = ("filters", "adapters", "norms", "head")
 FROZEN = "frozen"
-BIASES = "biases"  # of convolutions: trained where their convolution is, without decay
+BIASES = "biases"  # of convolutions, and what else of adapters is trained without decay
 RATE = number("(0, inf)")
 DROP = number("(0, 1]")  # a factor
 DECAY = optional(number("[0, inf)"))
@@ -60,16 +61,21 @@ def labels_of(spec: ModelSpec) -> frozenset[str]:
 
 
 def labels(
-    variables: trees.Tree, decay: Mapping[str, float | None], kind: type[Adapter]
+    variables: trees.Tree,
+    decay: Mapping[str, float | None],
+    kind: type[Adapter],
+    of_leaves: Mapping[str, float | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Label every trainable-or-frozen variable: one of LABELS, or "frozen" where decay is None.
 
-    Biases of filters and adapters that are trained are "biases", which have no decay.
+    Biases of filters and adapters that are trained are "biases", which have no decay. Variables of
+    adapters with a decay of their own have a label of their own; see `decays_of`.
 
     Args:
       variables: `{"params": ..., "adapters": ...}`.
       decay: weight decay by label; None freezes. Every label must be there.
       kind: of the adapters.
+      of_leaves: weight decay of some of the kind's variables, by name; None freezes.
 
     Raises:
       ValueError: a label is missing or unknown, or nothing would be trained.
@@ -78,17 +84,40 @@ def labels(
         raise ValueError(f"found decays for {sorted(decay)}; expected {sorted(LABELS)}.")
     check_all(decay, dict.fromkeys(LABELS, DECAY), "weight decay: ")
     named = {path: label(path, kind) for path in trees.flatten(variables)}
-    tree = {path: _treated(path, name, decay[name]) for path, name in named.items()}
+    tree = {
+        path: _treated(path, name, decay[name], kind, of_leaves) for path, name in named.items()
+    }
     if set(tree.values()) == {FROZEN}:
         raise ValueError("every variable is frozen; give at least one label a decay (0 will do).")
     return trees.unflatten(tree)
 
 
-def _treated(path: str, name: str, decay: float | None) -> str:
+def _treated(
+    path: str,
+    name: str,
+    decay: float | None,
+    kind: type[Adapter],
+    of_leaves: Mapping[str, float | None],
+) -> str:
     """Return how a variable with this label and decay is trained."""
+    leaf = path.partition(f"/{NAME}/")[2] if is_adapters(path) else ""
+    if leaf in of_leaves:
+        return FROZEN if of_leaves[leaf] is None else _own_label(leaf)
     if decay is None:
         return FROZEN
-    return BIASES if path.endswith("/bias") and name in ("filters", "adapters") else name
+    plain = path.endswith("/bias") and name in ("filters", "adapters")
+    return BIASES if plain or (leaf in kind.leaves and not kind.leaves[leaf].decays) else name
+
+
+def _own_label(leaf: str) -> str:
+    return f"adapters/{leaf}"
+
+
+def decays_of(
+    decay: Mapping[str, float | None], of_leaves: Mapping[str, float | None]
+) -> dict[str, float | None]:
+    """Return weight decay by label, with the labels of variables that have one of their own."""
+    return {**decay, **{_own_label(leaf): rate for leaf, rate in of_leaves.items()}}
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, decay: float):

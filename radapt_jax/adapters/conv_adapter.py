@@ -1,0 +1,111 @@
+"""Conv-Adapters, a bottleneck with an activation beside a convolution (Chen et al., 2022).
+
+y = f * x + scale (γ * relu(β * x + a) + b): β is a convolution of the filter's own size to
+w = c / reduction channels, each of which reads a group of inputs of its own, and γ is a 1x1
+convolution from w to d channels (arXiv 2208.07463, section 3.2). Because of the activation it
+cannot be folded into the filter: an adapted network keeps k² c + w d multiply-adds a pixel more at
+inference, and three times that in training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from radapt_jax.adapters.base import Adapter, Leaf, Options, Site
+from radapt_jax.nn.filters import Filter
+from radapt_jax.nn.layers import ChannelDropout
+from radapt_jax.nn.norm import NormRule
+from radapt_jax.utils.checks import number, several, whole
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvAdapter(Options):
+    """Options of Conv-Adapters.
+
+    Args:
+      init: of the 1x1 convolution; the other one starts over its inputs.
+      decay: see `Options`; `scale` has none unless it says so.
+      reduction: c over the bottleneck's channels; the bottleneck has as many as divide c.
+      dropout: probability that a channel of the input is dropped in training, for first
+        convolutions of a block (and the stem) and for second ones; in [0, 1).
+    """
+
+    kind: ClassVar[str] = "conv_adapter"
+    checks: ClassVar = {
+        **Options.checks,
+        "reduction": whole(1),
+        "dropout": several(number("[0, 1)"), 2),
+    }
+    training_only: ClassVar = (*Options.training_only, "dropout")
+
+    reduction: int = 4
+    dropout: tuple[float, float] = (0.0, 0.0)
+
+
+class ConvAdapterAdapter(Adapter):
+    """y = f * x + scale (relu(β * x + a) γ + b).
+
+    The variables are "down" β (k, k, c / w, w), "down_bias" a (w,), "up" γ (w, d), "up_bias" b (d,)
+    and "scale" (d,), which starts at 1.
+    """
+
+    Options = ConvAdapter
+    leaves: ClassVar = {
+        "down": Leaf(start="keras_he_normal"),
+        "down_bias": Leaf(start="zeros", decays=False),
+        "up": Leaf(),
+        "up_bias": Leaf(start="zeros", decays=False),
+        "scale": Leaf(start="ones", decays=False),
+    }
+    foldable = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
+    ) -> Float[Array, "b h2 w2 d"]:
+        site, options = self.site(f), self.options
+        channels, width = x.shape[-1], self.width(options, site)
+        shape = (site.size, site.size, channels // width, width)
+        geometry = f.geometry._replace(groups=width)
+        down = Filter(self.leaf("down", shape), self.leaf("down_bias", (width,)), geometry)
+        rate, axis = options.dropout[self.position], self.runtime.axis_name
+        read = ChannelDropout(rate, axis, name="dropout")(x, train=train)
+        inside = nn.relu(down(read, train=train))
+        beside = inside @ self.leaf("up", (width, site.outputs))
+        beside = beside + self.leaf("up_bias", (site.outputs,))
+        return f(x, train=train) + beside * self.leaf("scale", (site.outputs,))
+
+    @classmethod
+    def width(cls, options: Any, site: Site) -> int:
+        """Return the channels of the bottleneck: the most up to c / reduction that divide c."""
+        channels = site.inputs * site.groups
+        most = max(channels // options.reduction, 1)
+        return next(width for width in range(most, 0, -1) if channels % width == 0)
+
+    @classmethod
+    def fold(
+        cls,
+        f: Filter,
+        own: Mapping[str, Array],
+        stats: Mapping[str, Array],
+        norm: NormRule,
+        options: Any,
+        conv: str,
+    ) -> Any:
+        """Raise ValueError: there is no such filter."""
+        raise ValueError(
+            f"found conv_adapter adapters on {conv}, which have an activation inside; expected a "
+            "kind that is linear at evaluation. Predict, mix and export them as they are, without "
+            "folding."
+        )
+
+    @classmethod
+    def parameters(cls, options: Any, site: Site) -> int:
+        width = cls.width(options, site)
+        down = site.size * site.size * site.inputs * site.groups + width
+        return down + (width + 2) * site.outputs
