@@ -1,8 +1,10 @@
 """Families with adapters and statistics at random, for tests of what is done with families."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
+from flax import linen as nn
 
 from radapt_jax import (
     Family,
@@ -13,7 +15,11 @@ from radapt_jax import (
     Shared,
     initial_variables,
 )
-from radapt_jax.adapters import make_options
+from radapt_jax.adapters import AdaptedConv, NoAdapter, Options, make_options
+from radapt_jax.models import Backbone, Convolution
+from radapt_jax.nn.geometry import Geometry
+from radapt_jax.nn.layers import DomainHead
+from radapt_jax.nn.norm import DomainNorm
 
 
 def whole(split, positions=None):
@@ -68,3 +74,51 @@ def of_classes(data, count):
 def empty_family(width=0.125, made=ResNet26):
     params = initial_variables(spec_of("none", width, made), 2, seed=0)["params"]
     return Family(Shared(params, made(width)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny(Backbone):
+    """Two convolutions."""
+
+    name: ClassVar[str] = "tiny"
+    stages: ClassVar[tuple[str, ...]] = ("only",)
+    convs: ClassVar[tuple[str, ...]] = ("one", "two")
+    multiple_of: ClassVar[int] = 2
+
+    channels: int = 8
+
+    def build(self, num_classes, adapter, placement, *, folded_norms, runtime):
+        return TinyNetwork(self, num_classes, adapter, placement, folded_norms, runtime)
+
+    def convolutions(self):
+        return tuple(Convolution(name, f"{name}_norm") for name in self.convs)
+
+
+class TinyNetwork(nn.Module):
+    backbone: Tiny
+    num_classes: int
+    adapter: Options
+    placement: Placement
+    folded_norms: bool
+    runtime: object
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        self.backbone.check_sides(images.shape)
+        x = images
+        for position, name in enumerate(self.backbone.convs):
+            adapter = self.adapter if name in self.placement.convs else NoAdapter()
+            channels, stride = self.backbone.channels, 1 + position
+            conv = AdaptedConv(
+                channels,
+                geometry=Geometry(stride),
+                adapter=adapter,
+                position=position,
+                runtime=self.runtime,
+                name=name,
+            )
+            norm = DomainNorm(
+                self.runtime.dtype, self.runtime.norm_axis, self.folded_norms, name=f"{name}_norm"
+            )
+            x = nn.relu(norm(conv(x, train=train), train=train))
+        return DomainHead(self.num_classes, name="head")(x.mean((1, 2)))

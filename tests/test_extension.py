@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from families import Tiny
 from flax import linen as nn
 from jax import export
 from test_end_to_end import small
@@ -21,10 +22,8 @@ from radapt_jax import (
 )
 from radapt_jax.adapters import (
     KINDS,
-    AdaptedConv,
     Adapter,
     Leaf,
-    NoAdapter,
     Options,
     make_options,
 )
@@ -33,10 +32,7 @@ from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.data.sources.registry import SOURCES
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.family import bits
-from radapt_jax.models import BACKBONES, Backbone, Convolution
-from radapt_jax.nn.geometry import Geometry
-from radapt_jax.nn.layers import DomainHead
-from radapt_jax.nn.norm import DomainNorm
+from radapt_jax.models import BACKBONES
 from radapt_jax.utils import trees
 
 
@@ -65,54 +61,6 @@ class GainAdapter(Adapter):
     @classmethod
     def parameters(cls, options, site):
         return site.outputs
-
-
-@dataclasses.dataclass(frozen=True)
-class Tiny(Backbone):
-    """Two convolutions."""
-
-    name: ClassVar[str] = "tiny"
-    stages: ClassVar[tuple[str, ...]] = ("only",)
-    convs: ClassVar[tuple[str, ...]] = ("one", "two")
-    multiple_of: ClassVar[int] = 2
-
-    channels: int = 8
-
-    def build(self, num_classes, adapter, placement, *, folded_norms, runtime):
-        return TinyNetwork(self, num_classes, adapter, placement, folded_norms, runtime)
-
-    def convolutions(self):
-        return tuple(Convolution(name, f"{name}_norm") for name in self.convs)
-
-
-class TinyNetwork(nn.Module):
-    backbone: Tiny
-    num_classes: int
-    adapter: Options
-    placement: Placement
-    folded_norms: bool
-    runtime: object
-
-    @nn.compact
-    def __call__(self, images, *, train):
-        self.backbone.check_sides(images.shape)
-        x = images
-        for position, name in enumerate(self.backbone.convs):
-            adapter = self.adapter if name in self.placement.convs else NoAdapter()
-            channels, stride = self.backbone.channels, 1 + position
-            conv = AdaptedConv(
-                channels,
-                geometry=Geometry(stride),
-                adapter=adapter,
-                position=position,
-                runtime=self.runtime,
-                name=name,
-            )
-            norm = DomainNorm(
-                self.runtime.dtype, self.runtime.norm_axis, self.folded_norms, name=f"{name}_norm"
-            )
-            x = nn.relu(norm(conv(x, train=train), train=train))
-        return DomainHead(self.num_classes, name="head")(x.mean((1, 2)))
 
 
 @pytest.fixture

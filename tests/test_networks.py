@@ -1,5 +1,6 @@
 """What every network does with every kind of adapter: one small network of each file in models/."""
 
+import functools
 import re
 
 import jax
@@ -26,7 +27,14 @@ SMALL = {
     "ram28 b": make_backbone("ram28", width=1 / 8, blocks=1, variant="b"),
     "efficientnet_lite0": make_backbone("efficientnet_lite0", width=1 / 4),
 }
-ADAPTED = [kind for kind in KINDS if kind not in ("none", "joint")]  # joint: by compression
+# Those that share variables come from compression.
+ADAPTED = [kind for kind, made in KINDS.items() if made.leaves and not made.shares()]
+COMPUTED = ("series", "parallel", "low_rank")  # on every network; the others on one
+ONE = "resnet20"
+
+
+def kinds_on(name):
+    return ADAPTED if name == ONE else COMPUTED
 
 
 def spec_of(name, kind):
@@ -44,6 +52,8 @@ def member(name, kind, data, seed):
     stream = np.random.default_rng(seed)
 
     def shaken(path, leaf):
+        if path.endswith("/scores"):  # of masks: a tenth of the weights is dropped
+            return (stream.uniform(0, 1, leaf.shape) > 0.1).astype(np.float32)
         if path.split("/")[-1] in ("kernel", "beta", "gamma"):
             return leaf * 0.3 if is_adapters(path) else leaf
         return leaf + 0.2 * stream.uniform(0, 1, leaf.shape).astype(np.float32)
@@ -65,7 +75,7 @@ def families(digits):
     for name in SMALL:
         params = rj.initial_variables(rj.ModelSpec(SMALL[name]), 2, seed=0)["params"]
         found[name] = rj.Family(rj.Shared(params, SMALL[name]))
-        for seed, kind in enumerate(["none", *ADAPTED], 1):
+        for seed, kind in enumerate(["none", *kinds_on(name)], 1):
             found[name].add(kind, member(name, kind, digits, seed))
         found[name].add("other", member(name, "parallel", digits, 9))
     return found
@@ -76,8 +86,10 @@ def test_every_file_of_networks_is_tried():
     assert tried == {made.__module__ for made in BACKBONES.values()}
 
 
-@pytest.mark.parametrize("kind", ADAPTED)
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for name in SMALL for kind in kinds_on(name) if KINDS[kind].foldable],
+)
 def test_folded_it_predicts_the_same(name, kind, families, pixels):
     family = families[name]
     found = family.predict(pixels, domain=kind)
@@ -174,14 +186,21 @@ def test_the_table_of_networks():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_kinds_count_what_they_add(name):
+def test_every_kind_fits(name):
+    """It counts what it adds, and folded filters have the shapes of the network's own."""
+    plain = rj.ModelSpec(SMALL[name]).abstract(1)
     for kind in KINDS:
-        spec = rj.ModelSpec(SMALL[name], make_options(kind), rj.Placement(convs=SMALL[name].convs))
-        own = trees.flatten(spec.abstract(1)["adapters"])
-        for site in spec.sites():
+        spec = spec_of(name, kind)
+        abstract = spec.abstract(1)
+        own, sites = trees.flatten(abstract["adapters"]), spec.sites()
+        assert bool(sites) == (kind != "none")
+        for site in sites:
             start = f"{site.conv}/adapter/"
             inside = {path: it for path, it in own.items() if path.startswith(start)}
             assert bits.count(spec, inside) == spec.kind.parameters(spec.adapter, site), site
+        if spec.kind.foldable:
+            folded = jax.eval_shape(functools.partial(rj.fold, spec), abstract)
+            trees.check_like(folded, plain, f"{kind}, folded,")
 
 
 @pytest.mark.parametrize("name", SMALL)

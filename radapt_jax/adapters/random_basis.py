@@ -24,7 +24,7 @@ from radapt_jax.adapters.low_rank import LowRank, WithRank
 from radapt_jax.adapters.parallel import Beside
 from radapt_jax.nn.filters import Filter, with_alpha
 from radapt_jax.nn.norm import NormRule
-from radapt_jax.nn.starts import STARTS, Start, constant
+from radapt_jax.nn.starts import STARTS, Start, constant, vector
 from radapt_jax.utils.checks import number, whole
 
 
@@ -161,4 +161,4 @@ class VeraAdapter(RandomBasisAdapter):
 
     @classmethod
     def start(cls, leaf: str, options: Any) -> Start:
-        return constant(options.inner) if leaf == "inner" else super().start(leaf, options)
+        return constant(options.inner) if leaf == "inner" else vector(STARTS[options.init])

@@ -36,6 +36,14 @@ def constant(value: float | np.ndarray) -> Start:
     )
 
 
+def vector(start: Start) -> Start:
+    """Return the start of a vector (d,) as that of a matrix (1, d)."""
+    return Start(
+        lambda key, shape, dtype=jnp.float32: start.initializer(key, (1, *shape), dtype)[0],
+        lambda stream, shape: start.draw(stream, (1, *shape))[0],
+    )
+
+
 def _draw_head(stream: np.random.Generator, shape: Shape) -> np.ndarray:
     bound = 1 / np.sqrt(shape[0])
     return stream.uniform(-bound, bound, shape)
