@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from radapt_jax.adapters import KINDS, AdaptedConv, Runtime, make_options
-from radapt_jax.nn.filters import Filter, grouped_product, with_alpha
+from radapt_jax.nn.filters import Filter, grouped_product, with_alpha, without_groups
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils import trees
@@ -150,3 +150,11 @@ def test_a_frozen_filter_has_no_gradient(name):
 
     assert cost((0, 2)) < cost((0, 1, 2))
     assert cost((2,)) < cost((0, 2))
+
+
+def test_without_groups_it_computes_the_same():
+    x, kernel, _, _, geometry = problem("groups")
+    found = without_groups(kernel, geometry.groups)
+    assert found.shape[2] == x.shape[-1]
+    plainly = geometry._replace(groups=1).apply(x, found)
+    chex.assert_trees_all_close(plainly, geometry.apply(x, kernel), atol=1e-12)

@@ -3,8 +3,9 @@
 y = f * x + scale (γ * relu(β * x + a) + b): β is a convolution of the filter's own size to
 w = c / reduction channels, each of which reads a group of inputs of its own, and γ is a 1x1
 convolution from w to d channels (arXiv 2208.07463, section 3.2). Because of the activation it
-cannot be folded into the filter: an adapted network keeps k² c + w d multiply-adds a pixel more at
-inference, and three times that in training.
+cannot be folded into the filter: an adapted network keeps it at inference. A pixel takes w (k² c + d)
+multiply-adds more, and three times that in training: groups are computed as one convolution with
+zeros between them, which takes w times k² c instead of k² c, and is far faster on CPUs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import Adapter, Leaf, Options, Site
-from radapt_jax.nn.filters import Filter
+from radapt_jax.nn.filters import Filter, without_groups
 from radapt_jax.nn.layers import ChannelDropout
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils.checks import number, several, whole
@@ -71,8 +72,9 @@ class ConvAdapterAdapter(Adapter):
         site, options = self.site(f), self.options
         channels, width = x.shape[-1], self.width(options, site)
         shape = (site.size, site.size, channels // width, width)
-        geometry = f.geometry._replace(groups=width)
-        down = Filter(self.leaf("down", shape), self.leaf("down_bias", (width,)), geometry)
+        kernel = without_groups(self.leaf("down", shape), width)
+        geometry = f.geometry._replace(groups=1)
+        down = Filter(kernel, self.leaf("down_bias", (width,)), geometry)
         rate, axis = options.dropout[self.position], self.runtime.axis_name
         read = ChannelDropout(rate, axis, name="dropout")(x, train=train)
         inside = nn.relu(down(read, train=train))
