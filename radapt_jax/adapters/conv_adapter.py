@@ -3,9 +3,9 @@
 y = f * x + scale (γ * relu(β * x + a) + b): β is a convolution of the filter's own size to
 w = c / reduction channels, each of which reads a group of inputs of its own, and γ is a 1x1
 convolution from w to d channels (arXiv 2208.07463, section 3.2). Because of the activation it
-cannot be folded into the filter: an adapted network keeps it at inference. A pixel takes w (k² c + d)
-multiply-adds more, and three times that in training: groups are computed as one convolution with
-zeros between them, which takes w times k² c instead of k² c, and is far faster on CPUs.
+cannot be folded into the filter: an adapted network keeps it at inference. A pixel takes
+w (k² c + d) multiply-adds more, and three times that in training: the groups are computed as one
+convolution with zeros between them, which is far faster on CPUs than k² c in groups.
 """
 
 from __future__ import annotations
