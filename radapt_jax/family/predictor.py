@@ -69,12 +69,12 @@ class Predictor:
         found = np.zeros((len(images), classes), np.float32)
         for group in self._groups(set(names)):
             rows = np.flatnonzero([name in group for name in names])
-            if self._bank[group[0]].spec.kind.filters_apart:
-                own = self.one(images[rows], group[0], batch_size)
-                found[rows, : own.shape[1]] = own
-                continue
             size = len(rows) if len(rows) == len(images) else min(_few(len(rows)), batch_size)
             padded = np.pad(rows, (0, max(size - len(rows), 0)), mode="edge")
+            if self._bank[group[0]].spec.kind.filters_apart:
+                own = self.one(images[padded], group[0], batch_size)
+                found[rows, : own.shape[1]] = own[: len(rows)]
+                continue
             model, params, bank, means, stds = self._stacked(group)
             for real, part in in_batches(padded, batch_size):
                 which = np.array([group.index(names[int(row)]) for row in part])
