@@ -72,8 +72,11 @@ def get_config() -> config_dict.ConfigDict:
     config.train.log_every = 50  # steps
 
     config.optim = config_dict.ConfigDict()
+    config.optim.name = "sgd"  # or "adam", whose weight decay is decoupled
     config.optim.learning_rate = 0.1
-    config.optim.momentum = 0.9
+    config.optim.adapter_optimizer = ""  # of adapters alone, on frozen filters; "": as name
+    config.optim.adapter_rate = 0.0  # their highest rate; 0: as learning_rate
+    config.optim.momentum = 0.9  # of Adam, that of its first moment
     config.optim.schedule = "steps"  # or "cosine"
     config.optim.drop_at = (80 / 120, 100 / 120)  # fractions of the run
     config.optim.drop_by = 0.1  # factor at each drop

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import os
 import signal
 
@@ -22,6 +23,7 @@ from radapt_jax.evaluation.evaluate import evaluate_family
 from radapt_jax.experiment.config import read, train_options
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.train import devices
+from radapt_jax.train.options import LATER
 from radapt_jax.train.signals import Stopped
 from radapt_jax.utils import files, trees
 
@@ -183,6 +185,14 @@ def test_a_stopped_training_goes_on_in_its_workdir(family, images, tmp_path, mon
         fitted(family, *images, replace=True, workdir=tmp_path, options=other)
     with pytest.raises(ValueError, match=r"data.train: was '\w{64}'"):
         fitted(family, 255 - images[0], images[1], replace=True, workdir=tmp_path)
+    begun = tmp_path / "training" / "digits.json"
+    facts = json.loads(begun.read_text())
+    for name in LATER:
+        del facts["options"][name]  # as an earlier version wrote it
+    begun.write_text(json.dumps(facts))
+    other = dataclasses.replace(SHORT, optimizer="adam")
+    with pytest.raises(ValueError, match=r"options.optimizer: was 'sgd', is 'adam'"):
+        fitted(family, *images, replace=True, workdir=tmp_path, options=other)
     again, told = fitted(family, *images, replace=True, workdir=tmp_path)
     chex.assert_trees_all_equal(again, expected)
     assert told == history

@@ -10,6 +10,7 @@ from families import network
 from radapt_jax import initial_variables
 from radapt_jax.adapters import KINDS
 from radapt_jax.train import optim
+from radapt_jax.train.options import TrainOptions
 from radapt_jax.utils import trees
 
 NONE = KINDS["none"]
@@ -65,11 +66,55 @@ def test_sgd_is_pytorchs():
         assert float(param) == pytest.approx(p, rel=1e-6)
 
 
-def test_frozen_filters_have_no_optimiser_state():
+def test_adam_is_pytorchs_adamw():
+    """Decay is apart from the gradient, and the means of g and g² are corrected for their start."""
+    optimizer = optim.adam(0.1, 0.9, 0.01)
+    p, m, v = 2.0, 0.0, 0.0
+    param = jnp.array(p)
+    state = optimizer.init(param)
+    for step, g in enumerate((1.0, -0.5, 0.25), start=1):
+        updates, state = optimizer.update(jnp.array(g), state, param)
+        param = optax.apply_updates(param, updates)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        direction = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        p -= 0.1 * (direction + 0.01 * p)
+        assert float(param) == pytest.approx(p, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "copies"), [("sgd", 1), ("adam", 2)])
+def test_frozen_filters_have_no_optimiser_state(name, copies):
     tree = weights("parallel")
-    optimizer = optim.make_optimizer(optim.labels(tree, DECAY, KINDS["parallel"]), DECAY, 0.1)
+    labels = optim.labels(tree, DECAY, KINDS["parallel"])
+    optimizer = optim.make_optimizer(labels, DECAY, 0.1, name=name)
     sizes = sum(leaf.size for leaf in jax.tree.leaves(optimizer.init(tree)))
-    assert sizes < trees.count(tree["adapters"]) + 10
+    assert sizes < copies * trees.count(tree["adapters"]) + 10
+
+
+def test_adapters_have_an_optimiser_of_their_own():
+    """Scores of masks go by Adam's rate in the first step; norms and head by SGD's gradient."""
+    options = TrainOptions(adapter_optimizer="adam", adapter_rate=1e-4, decay=DECAY)
+    tree = jax.tree.map(jnp.asarray, weights("affine_mask"))
+    labels = optim.labels(tree, options.decay, KINDS["affine_mask"])
+    rule = options.adapter_rule(100)
+    no_decay = {label: rate and 0.0 for label, rate in options.decay.items()}
+    optimizer = optim.make_optimizer(labels, no_decay, options.rate(100), adapters=rule)
+    gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 3.0), tree)
+    updates, _ = optimizer.update(gradients, optimizer.init(tree), tree)
+    kinds = {}
+    for path, change in trees.flatten(updates).items():
+        kinds.setdefault(optim.label(path, KINDS["affine_mask"]), []).append(change)
+    moved = {"filters": 0.0, "adapters": -1e-4, "norms": -0.3, "head": -0.3}
+    assert kinds.keys() == moved.keys()
+    for label, changes in kinds.items():
+        for change in changes:
+            np.testing.assert_allclose(change, moved[label], rtol=1e-5)
+    assert TrainOptions().adapter_rule(100) is None
+    assert TrainOptions(adapter_rate=0.5).adapter_rule(100).optimizer == "sgd"
+
+
+def test_adapters_have_none_where_filters_are_trained():
+    with pytest.raises(ValueError, match=r"adapter_optimizer 'adam'.*filters are trained"):
+        TrainOptions(adapter_optimizer="adam", decay={"filters": 5e-4})
 
 
 def test_schedules():

@@ -1,6 +1,7 @@
 """Where a run reads and writes: ~ is the home, and one folder may be spelt in several ways."""
 
 import dataclasses
+import json
 import os
 
 import pytest
@@ -71,13 +72,19 @@ def test_one_folder_in_several_spellings(home, monkeypatch):
 
 
 def test_a_run_of_before_is_resumed(home):
-    """Its config.json does not tell where it was begun."""
+    """Its config.json does not tell where it was begun, or with which optimiser."""
     config = recipe("configs/parallel", init_from="a")
     workdir = home / "run"
     workdir.mkdir()
-    (workdir / "config.json").write_text(config.to_json_best_effort())
+    entries = json.loads(config.to_json_best_effort())
+    for entry in ("name", "adapter_optimizer", "adapter_rate"):
+        del entries["optim"][entry]
+    (workdir / "config.json").write_text(json.dumps(entries))
     config.init_from = str(home.parent / "here" / "a")
     check_same(config, workdir)
+    config.optim.name = "adam"
+    with pytest.raises(ValueError, match=r"config\.optim\.name: was 'sgd', is 'adam'"):
+        check_same(config, workdir)
 
 
 @pytest.mark.parametrize("source", ["folder", "tfds", "decathlon"])

@@ -29,10 +29,14 @@ DATA = (
     *("source", "dir", "size", "resize", "squash"),
     *("val_fraction", "train_on", "max_unreadable"),
 )
-OPTIMISER = ("learning_rate", "momentum", "schedule", "drop_at", "drop_by", "warmup", "decay")
+OPTIMISER = (
+    *("learning_rate", "momentum", "schedule", "drop_at", "drop_by", "warmup", "decay"),
+    *("adapter_optimizer", "adapter_rate"),
+)
 ELSEWHERE = {
     **{name: name for name in ("seed", "on_nan", "export")},
     **{name: f"optim.{name}" for name in OPTIMISER},
+    "optimizer": "optim.name",
     "dtype": "backbone.dtype",
     "on_device": "data.on_device",
 }

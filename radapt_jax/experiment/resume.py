@@ -9,7 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from radapt_jax.experiment.config import BEGUN_IN, RUNS, place_of
+from radapt_jax.experiment.config import BEGUN_IN, ENTRIES, RUNS, place_of
+from radapt_jax.train.options import LATER
 from radapt_jax.utils import files
 
 # What may change when a workdir is used again: more domains, and how the run is watched.
@@ -66,7 +67,11 @@ def _shortened(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgraded(entries: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a config that was written when kinds had no options of their own."""
+    """Return the entries of a config that was written by an earlier version.
+
+    Entries that came later are as they were without them, and kinds had no options of their own.
+    """
+    entries = {**{ENTRIES[name]: it for name, it in LATER.items()}, **entries}
     if "adapter.init" not in entries:
         return entries
     init = entries.pop("adapter.init")

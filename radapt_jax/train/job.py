@@ -92,7 +92,14 @@ class Job:
         if adapter_decay is not None and decay["adapters"] is not None:
             decay["adapters"] = adapter_decay
         decay = optim.decays_of(decay, self.spec.adapter.decay)
-        return optim.make_optimizer(self.labels, decay, plan.schedule, self.options.momentum)
+        return optim.make_optimizer(
+            self.labels,
+            decay,
+            plan.schedule,
+            self.options.momentum,
+            name=self.options.optimizer,
+            adapters=self.options.adapter_rule(plan.total),
+        )
 
     def start(self) -> TrainState:
         """Return the state before the first step, in NumPy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -120,7 +120,9 @@ def decays_of(
     return {**decay, **{_own_label(leaf): rate for leaf, rate in of_leaves.items()}}
 
 
-def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, decay: float):
+def sgd(
+    learning_rate: optax.ScalarOrSchedule, momentum: float, decay: float
+) -> optax.GradientTransformation:
     """SGD with momentum and coupled decay, as PyTorch's: g += decay p; m = mu m + g; p -= lr m."""
     return optax.chain(
         optax.add_decayed_weights(decay),
@@ -129,21 +131,69 @@ def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float, decay: float):
     )
 
 
+def adam(
+    learning_rate: optax.ScalarOrSchedule, momentum: float, decay: float
+) -> optax.GradientTransformation:
+    """Adam with decoupled decay: p -= lr (m / (sqrt(v) + 1e-8) + decay p).
+
+    m and v are the means of g and g² with weights `momentum` and 0.999, corrected for their start
+    (Kingma and Ba 2015, algorithm 1). Decay is apart, so that its strength does not depend on the
+    gradients (Loshchilov and Hutter 2019, algorithm 2).
+    """
+    return optax.chain(
+        optax.scale_by_adam(b1=momentum),
+        optax.add_decayed_weights(decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+OPTIMIZERS = {"sgd": sgd, "adam": adam}
+
+
+class Rule(NamedTuple):
+    """How variables are trained: a name in `OPTIMIZERS`, and the learning rate by step."""
+
+    optimizer: str
+    learning_rate: optax.ScalarOrSchedule
+
+
 def make_optimizer(
     label_tree: Any,
     decay: Mapping[str, float | None],
     learning_rate: optax.ScalarOrSchedule,
     momentum: float = 0.9,
+    *,
+    name: str = "sgd",
+    adapters: Rule | None = None,
 ) -> optax.GradientTransformation:
     """One `optax.multi_transform`: frozen variables are set to zero, each label has its decay.
 
     Make one optimiser state per domain: in a shared one, decay moves the domains that are idle.
+
+    Args:
+      label_tree: of `labels`.
+      decay: weight decay by label; see `decays_of`.
+      learning_rate: a number, or by step.
+      momentum: of SGD; the first of Adam's two.
+      name: in `OPTIMIZERS`.
+      adapters: how adapters are trained, where filters are frozen; None: as the rest.
     """
-    rates = {name: rate for name, rate in decay.items() if rate is not None}
+    rates = {label: rate for label, rate in decay.items() if rate is not None}
     if BIASES in jax.tree.leaves(label_tree):
         rates[BIASES] = 0.0  # see labels
-    transforms = {name: sgd(learning_rate, momentum, rate) for name, rate in rates.items()}
+    usual = Rule(name, learning_rate)
+
+    def transform(label: str, rate: float) -> optax.GradientTransformation:
+        rule = adapters if adapters is not None and _is_of_adapters(label) else usual
+        return OPTIMIZERS[rule.optimizer](rule.learning_rate, momentum, rate)
+
+    transforms = {label: transform(label, rate) for label, rate in rates.items()}
     return optax.multi_transform({**transforms, FROZEN: optax.set_to_zero()}, label_tree)
+
+
+def _is_of_adapters(label: str) -> bool:
+    """Tell whether adapters alone have a label, where filters are frozen."""
+    return label in ("adapters", BIASES) or label.startswith(_own_label(""))
 
 
 def make_schedule(

@@ -12,6 +12,8 @@ from radapt_jax.models.spec import DTYPES
 from radapt_jax.train import optim
 from radapt_jax.utils.checks import FLAG, TEXT, check_all, number, one_of, several, whole
 
+# Options that came later, as trainings that began without them were.
+LATER: Mapping[str, Any] = {"optimizer": "sgd", "adapter_optimizer": "", "adapter_rate": 0.0}
 DECAY: Mapping[str, float | None] = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 Called = Callable[[str], str]  # from an option to what messages call it
 
@@ -31,7 +33,7 @@ class TrainOptions:
       label_smoothing: in [0, 1).
       sync_norm: take batch statistics over all devices instead of by device.
       learning_rate: the highest of the schedule.
-      momentum: of SGD.
+      momentum: of SGD; of Adam, that of its first moment.
       schedule: "steps" or "cosine".
       drop_at: fractions of the training after which the rate of "steps" drops.
       drop_by: factor at each drop.
@@ -39,6 +41,10 @@ class TrainOptions:
       decay: weight decay by label: "filters" (the shared ones), "adapters", "norms" and "head";
         None freezes. Labels that are left out are as in `DECAY`. Biases of filters and adapters
         are trained along, without decay.
+      optimizer: "sgd" (with momentum) or "adam" (with decoupled decay); see `optim.OPTIMIZERS`.
+      adapter_optimizer: of adapters alone, where filters are frozen; "": as `optimizer`.
+      adapter_rate: the highest learning rate of adapters alone, where filters are frozen; 0: as
+        `learning_rate`.
       seed: of fresh variables, batches and dropout.
       dtype: of the computation, "float32" or "bfloat16".
       on_nan: "stop", or "rewind": go back to the last checkpoint and skip the batch.
@@ -46,7 +52,7 @@ class TrainOptions:
       on_device: keep decoded images in the device's memory.
 
     Raises:
-      ValueError: an option outside these ranges.
+      ValueError: an option outside these ranges, or options that do not go with one another.
     """
 
     epochs: float = 120.0
@@ -65,6 +71,9 @@ class TrainOptions:
     drop_by: float = 0.1
     warmup: float = 0.0
     decay: Mapping[str, float | None] = dataclasses.field(default_factory=lambda: DECAY)
+    optimizer: str = LATER["optimizer"]
+    adapter_optimizer: str = LATER["adapter_optimizer"]
+    adapter_rate: float = LATER["adapter_rate"]
     seed: int = 0
     dtype: str = "float32"
     on_nan: str = "stop"
@@ -80,6 +89,13 @@ class TrainOptions:
         object.__setattr__(self, "decay", {**DECAY, **self.decay})
         check_all(self.decay, dict.fromkeys(optim.LABELS, optim.DECAY), "weight decay: ")
         self.rate(100)
+        if self.adapters_apart and self.trains_filters:
+            raise ValueError(
+                f"training: found adapter_optimizer {self.adapter_optimizer!r} and adapter_rate "
+                f"{self.adapter_rate} where filters are trained (decay.filters is "
+                f"{self.decay['filters']}); expected '' and 0. Adapters have an optimiser of their "
+                "own where filters are frozen: decay.filters None."
+            )
 
     @property
     def compute_dtype(self) -> Any:
@@ -90,11 +106,23 @@ class TrainOptions:
         """Whether the shared filters are trained too, so that the domain has its own."""
         return self.decay["filters"] is not None
 
-    def rate(self, total_steps: int) -> optax.Schedule:
-        """Return the learning rate by step."""
+    @property
+    def adapters_apart(self) -> bool:
+        """Whether adapters are trained in another way than the rest."""
+        return bool(self.adapter_optimizer or self.adapter_rate)
+
+    def adapter_rule(self, total_steps: int) -> optim.Rule | None:
+        """Return how adapters are trained; None: as the rest."""
+        if not self.adapters_apart:
+            return None
+        rate = self.rate(total_steps, self.adapter_rate or self.learning_rate)
+        return optim.Rule(self.adapter_optimizer or self.optimizer, rate)
+
+    def rate(self, total_steps: int, highest: float | None = None) -> optax.Schedule:
+        """Return the learning rate by step; `highest` is the option's if it is not given."""
         return optim.make_schedule(
             self.schedule,
-            self.learning_rate,
+            self.learning_rate if highest is None else highest,
             total_steps,
             drop_at=self.drop_at,
             drop_by=self.drop_by,
@@ -110,6 +138,9 @@ KINDS = {
     "sync_norm": FLAG,
     "learning_rate": optim.RATE,
     "momentum": number("[0, 1)"),
+    "optimizer": one_of(*optim.OPTIMIZERS),
+    "adapter_optimizer": one_of("", *optim.OPTIMIZERS),
+    "adapter_rate": number("[0, inf)"),
     "schedule": TEXT,
     "drop_at": several(number("[0, 1]")),
     "drop_by": optim.DROP,

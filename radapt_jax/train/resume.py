@@ -9,6 +9,7 @@ from typing import Any
 
 from radapt_jax.data.load import DomainData
 from radapt_jax.train.job import Plan
+from radapt_jax.train.options import LATER
 from radapt_jax.utils import files
 
 
@@ -32,8 +33,11 @@ def check_resumed(path: Path, name: str, now: dict[str, Any]) -> None:
       ValueError: the domain, its images or its decay have changed since.
     """
     if path.is_file():
+        before = json.loads(path.read_text())
+        if "options" in before:
+            before["options"] = {**LATER, **before["options"]}
         check_same_facts(
-            json.loads(path.read_text()),
+            before,
             now,
             f"{name}: its training began with something else ({path})",
             "\nSet it back to resume, use another --workdir, or delete the folder "
