@@ -1,6 +1,7 @@
 """Every knob, with its unit. Recipes override what they need; they import nothing but this."""
 
 import importlib
+import inspect
 from pathlib import Path
 
 from ml_collections import config_dict
@@ -24,16 +25,18 @@ def get_config() -> config_dict.ConfigDict:
     config.backbone.dtype = "float32"  # of the computation: "float32" or "bfloat16"
 
     config.adapter = config_dict.ConfigDict()
-    config.adapter.kind = "none"  # "none", "series", "parallel", "low_rank" or "joint"
+    config.adapter.kind = "none"  # or a name in radapt_jax/adapters/registry.py; docs/methods.md
     config.adapter.stages = ""  # with adapters; "": all. resnet26: early (with the stem), mid, late
     config.adapter.convs = ""  # of a block, with adapters; "": the usual ones. resnet26: both
-    # Options of the kind; others keep their defaults (see radapt_jax/adapters): init "zeros",
-    # "he_normal" or "keras_he_normal"; series: bias; parallel and low-rank: dropout (first,
-    # second); low-rank: ranks.
+    # Options of the kind; others keep their defaults. All kinds have init ("zeros", "he_normal" or
+    # "keras_he_normal") and decay (by variable, such as {"beta": None}); docs/methods.md has the
+    # rest: ranks and budget, dropout (first, second), bias, threshold, scale, seed, reduction ...
     config.adapter.options = config_dict.ConfigDict()
 
     config.compress = config_dict.ConfigDict()
-    config.compress.kind = ""  # "joint" (one β for all) or "low_rank" (each its own); "": none
+    # "": none. Parallel adapters: "joint" (one β for all) or "low_rank" (each its own). Modulation:
+    # "modulation_joint" or "modulation_low_rank". Conv_lora: "conv_lora_joint" or "conv_lora".
+    config.compress.kind = ""
     config.compress.ranks = "uniform"  # "uniform", "energy" or "budget"
     config.compress.share = 0.5  # uniform: rank over full rank of a layer
     config.compress.energy = 0.9  # energy: share of a layer's squared singular values to keep
@@ -95,8 +98,27 @@ def get_config() -> config_dict.ConfigDict:
 
 
 def recipe(name):
-    """Return the config of another recipe, for variants such as configs/quickstart.py:linear."""
+    """Return the config of another recipe, for variants such as configs/quickstart.py:linear.
+
+    The recipe's own variant may follow: configs/quickstart.py:modulation:factored.
+    """
+    name, colon, own = name.partition(":")
     names = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
     if name not in names:
         raise SystemExit(f"error: found recipe {name!r}; expected one of {names}.")
-    return importlib.import_module(f"configs.{name}").get_config()
+    get_config = importlib.import_module(f"configs.{name}").get_config
+    if colon and not inspect.signature(get_config).parameters:
+        raise SystemExit(f"error: found variant {own!r} of recipe {name!r}, which has none.")
+    return get_config(own) if colon else get_config()
+
+
+def variant(found, known):
+    """Return what a recipe knows of its variant."""
+    if found not in known:
+        raise SystemExit(f"error: found variant {found!r}; expected one of {list(known)}.")
+    return known[found]
+
+
+def ranks(usual):
+    """Return an entry that takes a share with a point, a whole number, or ranks by convolution."""
+    return config_dict.FieldReference(usual, field_type=object)

@@ -4,7 +4,8 @@ python train.py --config configs/compress.py --config.init_from=runs/parallel \
     --workdir runs/compress
 
 Over all domains of the run, unless config.domains names some. β is shared and frozen. With
---config.compress.kind=low_rank every domain keeps a β of its own.
+--config.compress.kind=low_rank every domain keeps a β of its own. Runs of configs/modulation.py and
+configs/conv_lora.py are compressed with --config.compress.kind=modulation_joint or conv_lora_joint.
 """
 
 from configs import base

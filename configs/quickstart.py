@@ -4,8 +4,9 @@ python train.py --config configs/quickstart.py:scratch --workdir runs/quickstart
 python train.py --config configs/quickstart.py:parallel \
     --config.init_from=runs/quickstart/pretrain --workdir runs/quickstart
 
-The name after the colon is a recipe of configs/. Pre-training tells from which of 16 photographs
-a patch is; the targets are handwritten digits, surfaces and faces.
+The name after the colon is a recipe of configs/, with its variant if it has one:
+configs/quickstart.py:modulation:factored. Pre-training tells from which of 16 photographs a patch
+is; the targets are handwritten digits, surfaces and faces.
 """
 
 from configs import base

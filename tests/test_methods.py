@@ -53,6 +53,21 @@ def test_variants_of_a_recipe_keep_its_name(path):
     of = [name.removeprefix("configs/") for name in RECIPES if "decathlon" not in name]
     for variant in of:
         assert problem(recipe(f"configs/{path}", variant)) is None, variant
+    factored = recipe(f"configs/{path}", "modulation:factored")
+    assert (factored.method, problem(factored)) == ("modulation_low_rank", None)
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("modulation:half", r"found variant 'half'; expected one of \['full', 'factored'\]"),
+        ("mask:half", "found variant 'half' of recipe 'mask', which has none"),
+        ("masks", "found recipe 'masks'; expected one of"),
+    ],
+)
+def test_variants_that_are_not_there_are_named(variant, message):
+    with pytest.raises(SystemExit, match=message):
+        recipe("configs/quickstart", variant)
 
 
 def test_published_methods_of_ours_are_known():
@@ -100,7 +115,10 @@ def test_published_methods_of_ours_are_known():
         ("finetune", {"start": "random"}, "start", "scratch"),
         ("compress", {"compress.kind": ""}, "compress.kind: found ''", "norm"),
         ("compress", {"optim.decay.adapters": None}, "decay.adapters", "my_joint"),
-        ("join", {"adapter.kind": "low_rank"}, "found 'low_rank', expected 'joint'", "my_join"),
+        ("join", {"adapter.kind": "low_rank"}, "found 'low_rank', expected 'joint'", "low_rank"),
+        ("join", {"adapter.kind": "parallel"}, "or 'modulation_joint' or 'conv_lora", "parallel"),
+        ("mask", {"adapter.kind": "affine_mask"}, "found 'affine_mask'", "affine_mask"),
+        ("modulation", {"optim.decay.norms": None}, "decay.norms: found None", "my_modulation"),
         ("decathlon/scratch", {"adapter.kind": "series"}, "adapter.kind", "my_scratch"),
         ("decathlon/parallel_early", {"adapter.stages": "mid"}, "'mid'", "parallel_mid"),
         ("decathlon/parallel_half", {"adapter.convs": "second"}, "'second'", "my_parallel_half"),
@@ -120,6 +138,8 @@ def test_what_changes_nothing_is_not_looked_at():
         ("linear", {"adapter.stages": "late", "optim.decay.adapters": 1e-3}),
         ("compress", {"adapter.kind": "parallel", "compress.ranks": "budget"}),
         ("compress", {"compress.kind": "low_rank"}),
+        ("compress", {"compress.kind": "modulation_joint"}),
+        ("join", {"adapter.kind": "conv_lora_joint"}),
         (
             "parallel",
             {"adapter.stages": "late, mid,early", "adapter.options": {"dropout": (0.5, 0.0)}},

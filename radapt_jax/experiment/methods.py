@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from radapt_jax.adapters.registry import KINDS
+from radapt_jax.compress.family import targets
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.resnet26 import ResNet26
@@ -37,19 +39,23 @@ def _means(
 
 
 OWN = tuple(label for label in LABELS if label != "filters")  # what a domain brings
+# Kinds that a domain has to itself are called by their names.
 METHODS: Mapping[str, Meaning] = {
     "scratch": _means("none", LABELS, start=("random",)),
     "finetune": _means("none", LABELS),
     "linear": _means("none", ("head",)),
     "norm": _means("none", ("norms", "head")),
+    **{name: _means(name, OWN) for name, it in KINDS.items() if it.leaves and not it.shares()},
     "series": _means("series", OWN, source_adapter=("series", None)),
     "series_off_the_shelf": _means("series", OWN, source_adapter=("none",)),
-    "parallel": _means("parallel", OWN),
     **{f"parallel_{stage}": _means("parallel", OWN, stages=stage) for stage in STAGES},
     "parallel_half": _means("parallel", OWN, convs="first"),
     "parallel_wide": _means("parallel", OWN),
-    "joint": {**_means("joint", OWN), "compress.kind": ("joint", "low_rank")},
-    "join": _means("joint", OWN),
+    "joint": {**_means("joint", OWN), "compress.kind": tuple(targets())},
+    "join": {
+        **_means("joint", OWN),
+        "adapter.kind": tuple(name for name, it in KINDS.items() if it.shares()),
+    },
 }
 
 
