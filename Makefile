@@ -9,6 +9,8 @@
 #                    (DATA=FOLDER of the domains); started again, it goes on where it was stopped
 # make imagenet      measures what ImageNet's weights of EfficientNet-Lite0 are worth to new domains
 #                    (DATA=FOLDER of three more domains); it goes on where it was stopped, too
+# make methods       measures every method on one backbone (DATA=FOLDER of the domains, PRETRAINED=RUN
+#                    of the backbone if there is one); it goes on where it was stopped, too
 # make tables        redraws the tables and pictures of README and docs from the CSV files
 # make clean         removes the environments; runs/ stays
 
@@ -21,7 +23,7 @@ RUN := $(VENV)/bin/python
 CUDA_RUN := $(CUDA_VENV)/bin/python
 QUICK := runs/quickstart
 
-.PHONY: bench bench-gpu transfer imagenet tables quickstart test test-faults test-oldest lint types check format clean
+.PHONY: bench bench-gpu transfer imagenet methods tables quickstart test test-faults test-oldest lint types check format clean
 
 quickstart: $(VENV)/.runtime
 	$(RUN) train.py --config configs/quickstart.py:scratch --workdir $(QUICK)/pretrain
@@ -110,6 +112,11 @@ transfer: $(VENV)/.runtime
 
 imagenet: $(VENV)/.imagenet
 	$(HUGE_PAGES) $(RUN) benchmarks/transfer/imagenet.py $(if $(DATA),--data $(DATA))
+	$(MAKE) tables
+
+methods: $(VENV)/.runtime
+	$(RUN) benchmarks/transfer/methods.py $(if $(DATA),--data $(DATA)) \
+	  $(if $(PRETRAINED),--pretrained $(PRETRAINED))
 	$(MAKE) tables
 
 tables: $(VENV)/.runtime

@@ -25,6 +25,7 @@ TARGETS = (  # what is divided, by what, and the ratio that is wanted at least
     ("adapters step over finetuning step", ("train parallel", OURS), ("train finetune", OURS), 1.3),
 )
 NO_FIGURE = "not measured"
+NOT_WHOLE = "Not measured yet: there is no seed with all domains and methods."
 
 
 def table(head, lines):
@@ -194,7 +195,7 @@ def serve(*sheets):
 def transfer(lines):
     """Test top-1 by backbone and domain, and the gain of adapters on finetuning, paired by seed."""
     if not figures.whole_seeds(lines):
-        return "Not measured yet: there is no seed with all domains and methods."
+        return NOT_WHOLE
     found = []
     for backbone in dict.fromkeys(line["backbone"] for line in lines):
         by_domain = _by_domain([line for line in lines if line["backbone"] == backbone], lines)
@@ -205,11 +206,27 @@ def transfer(lines):
     return table(["backbone", "domain", *top1, f"{adapter} - finetune"], found)
 
 
+def methods(lines):
+    """Test top-1 by method and domain, and what a domain takes: parameters, its file, training."""
+    if not (seeds := figures.whole_seeds(lines)):
+        return NOT_WHOLE
+    by_domain, found = _by_domain(lines, lines), []
+    for method in dict.fromkeys(line["method"] for line in lines):
+        own = [it for it in lines if it["method"] == method and it["seed"] in seeds]
+        own = [it for it in own if it["test_top1"]]
+        (parameters,) = figures.one_kind(own, ("parameters",))
+        kilobytes = np.mean([int(it["bytes"]) for it in own]) / 1000
+        speed = np.median([float(it["images_per_second"]) for it in own])
+        top1 = [_mean_and_std(it[method]) for it in by_domain.values()]
+        found.append([method, *top1, f"{int(parameters):,}", f"{kilobytes:,.0f}", f"{speed:,.0f}"])
+    return table(["method", *by_domain, "parameters", "kB of a file", "images a second"], found)
+
+
 BLOCKS = {
     function.__name__: function
     for function in (
         *(train, against, targets, roofline, start, inputs, imagenet, many, serve),
-        transfer,
+        *(transfer, methods),
     )
 }
 

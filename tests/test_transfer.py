@@ -13,11 +13,12 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import blocks
 import figures
-from transfer import imagenet, images, measure, run
+from transfer import imagenet, images, measure, methods, run
 from transfer.study import METHODS, Study
 
 import radapt_jax as rj
 from configs import base
+from radapt_jax.adapters import KINDS
 from radapt_jax.convert.packages import PACKAGES, Package
 from radapt_jax.models.efficientnet_lite import EfficientNetLite0
 from radapt_jax.models.resnet_cifar import ResNet20
@@ -69,8 +70,8 @@ def measured(tmp_path_factory, cache_dir):
     return out
 
 
-def without_minutes(path):
-    return [{**row, "minutes": ""} for row in figures.read(path)]
+def without_times(path):
+    return [{**row, "minutes": "", "images_per_second": ""} for row in figures.read(path)]
 
 
 def test_a_row_is_a_training(measured):
@@ -87,6 +88,10 @@ def test_a_row_is_a_training(measured):
     assert tried[rates.pop()] == max(tried.values())
     assert {(row["size"], row["steps"], row["batch"]) for row in rows} == {("16", "2", "8")}
     assert {row["train_images"] for row in rows} == {"16"}
+    whole = str(untrained().shared.backbone_parameters())
+    assert {row["parameters"] for row in rows if row["method"] == "finetune"} == {whole}
+    assert all(int(row["bytes"]) > 4 * int(row["parameters"]) for row in rows)
+    assert all(float(row["images_per_second"]) > 0 for row in rows)
 
 
 def test_a_stopped_study_goes_on_without_doing_a_row_twice(
@@ -97,20 +102,54 @@ def test_a_stopped_study_goes_on_without_doing_a_row_twice(
     out.write_text("".join(lines[:4]))  # it was stopped in the second seed
     measure.measure(STUDY, out, cache_dir, FACTS)
     assert [it[:2] for it in trainings] == [(1, "low_rank"), (1, "finetune")]
-    assert without_minutes(out) == without_minutes(measured)
+    assert without_times(out) == without_times(measured)
     measure.measure(STUDY, out, cache_dir, FACTS)
     assert len(trainings) == 2
 
 
 def test_a_choice_of_rates_that_was_stopped_is_made_anew(measured, tmp_path, cache_dir, trainings):
-    rows = without_minutes(measured)
+    rows = without_times(measured)
     out = tmp_path / "study.csv"
     first = {**rows[0], "test_top1": ""}
     figures.put(out, measure.COLUMNS, measure.KEY, [first])
     study = dataclasses.replace(STUDY, seeds=(0,), methods={"low_rank": STUDY.methods["low_rank"]})
     measure.measure(study, out, cache_dir, FACTS)
     assert trainings == [(0, "low_rank", 0.1), (0, "low_rank", 0.01)]
-    assert without_minutes(out) == rows[:2]
+    assert without_times(out) == rows[:2]
+
+
+def test_rates_are_chosen_on_one_domain(tmp_path, cache_dir, trainings):
+    """The first one; the others take the rate that was best there, and try no other."""
+    study = dataclasses.replace(
+        STUDY,
+        domains={**STUDY.domains, "surfaces": {**EMBEDDED, "images_per_class": 8}},
+        methods={"low_rank": STUDY.methods["low_rank"]},
+        seeds=(0,),
+        tuned_on="faces",
+    )
+    out = tmp_path / "study.csv"
+    measure.measure(study, out, cache_dir, FACTS)
+    assert [it[2] for it in trainings[:2]] == [0.1, 0.01]
+    faces, surfaces = (row for row in figures.read(out) if row["test_top1"])
+    assert len(trainings) == 3
+    assert faces["learning_rate"] == surfaces["learning_rate"] == str(trainings[2][2])
+
+
+def test_methods_are_the_recipes_with_their_optimisers(tmp_path):
+    study = methods.study_of(tmp_path, tmp_path / "run", seeds=2, steps=5)
+    assert next(iter(study.domains)) == study.tuned_on
+    assert study.domains["gtsrb"]["val"] == "blocks"
+    assert len(study.places()) == 2 * 3 * 15
+    kinds = {it.adapter.kind for it in study.methods.values()}
+    assert kinds == {name for name, kind in KINDS.items() if not kind.shares()}
+    mask = study.methods["mask"]
+    assert (mask.tuned, mask.options["adapter_optimizer"]) == ("adapter_rate", "adam")
+    assert mask.options["learning_rate"] == 0.1
+    for name, method in study.methods.items():
+        options = rj.TrainOptions(
+            decay=method.decay, **{**method.options, method.tuned: method.rates[0]}
+        )
+        assert options.trains_filters == (name == "finetune")
 
 
 def test_a_row_of_an_edited_tree_is_refused(tmp_path, cache_dir):
@@ -234,6 +273,19 @@ def test_the_table_pairs_by_seed():
     assert mean == "| net | mean | 46.0 ± 5.5 | 45.5 ± 5.0 | +0.5 [-0.7, +1.7] |"
 
 
+def test_the_table_of_methods():
+    """Its figures of a method: top-1 by domain and their mean, and what a domain takes."""
+    taken = {"parameters": "1234", "bytes": "5000", "images_per_second": "99.6"}
+    rows = rows_of({"a": {"mask": ("50", "52")}, "b": {"mask": ("30", "34")}})
+    rows = [{**row, **taken} for row in rows]
+    rows[0]["bytes"] = "9000"
+    tried = {**rows[0], "learning_rate": "0.01", "test_top1": ""}
+    head, _, line = blocks.methods([*rows, tried]).splitlines()
+    assert head == "| method | a | b | mean | parameters | kB of a file | images a second |"
+    assert line == "| mask | 51.0 ± 1.4 | 32.0 ± 2.8 | 41.5 ± 2.1 | 1,234 | 6 | 100 |"
+    assert "no seed with all" in blocks.methods([tried])
+
+
 def test_a_seed_that_is_not_whole_is_not_shown():
     whole = {"parallel": ("51", "62"), "finetune": ("50", "60")}
     rows = rows_of({"a": whole})
@@ -256,6 +308,14 @@ def test_make_transfer_measures_then_draws():
     flags = ["--weights", "resnet56.th", "--data", "domains"]
     assert measuring == ["benchmarks/transfer/run.py", *flags]
     assert (chart, tables) == (["benchmarks/chart.py"], ["benchmarks/tables.py"])
+
+
+def test_make_methods_measures_then_draws():
+    commands = [it for it in make("methods", "DATA=domains", "PRETRAINED=run") if it[1:]]
+    scripts = [it[1:] for it in commands if it[1].startswith("benchmarks/")]
+    flags = ["--data", "domains", "--pretrained", "run"]
+    assert scripts[0] == ["benchmarks/transfer/methods.py", *flags]
+    assert scripts[1:] == [["benchmarks/chart.py"], ["benchmarks/tables.py"]]
 
 
 def test_make_imagenet_installs_the_weights_measures_then_draws():

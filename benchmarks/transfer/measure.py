@@ -3,10 +3,17 @@
 A row is a training. Those of the first seed try each learning rate of the method; the one with the
 best top-1 on validation images is that of all seeds. Test images are seen by the training with that
 rate alone, when it has ended: rows of other rates have no `test_top1`.
+
+`learning_rate` is what was chosen, of the option that the method names. `parameters` are a domain's
+own without its head, `bytes` those of its file, with its head. `images_per_second` is the median
+over parts of the training; the first part, which waits for the compiler, is left out.
 """
 
 import functools
+import statistics
+import tempfile
 import time
+from pathlib import Path
 
 import figures
 
@@ -14,9 +21,11 @@ import radapt_jax as rj
 from transfer.images import read
 
 KEY = (*figures.TRAINED, "learning_rate")
+PARTS = 8  # of a training, in each of which its speed is measured
 COLUMNS = (
     *KEY,
     *("size", "steps", "batch", "train_images", "val_top1", "test_top1", "minutes"),
+    *("parameters", "bytes", "images_per_second"),
     *("device", "jax", "commit"),
 )
 
@@ -42,7 +51,8 @@ def measure(study, out, cache, facts, allow_dirty=False):
     for place in study.places():
         if chosen(figures.read(out), place) is not None:
             continue
-        first = chosen(figures.read(out), {**place, "seed": study.seeds[0]})
+        tried = {"seed": study.seeds[0], "domain": study.tuned_on or place["domain"]}
+        first = chosen(figures.read(out), {**place, **tried})
         rates = study.methods[place["method"]].rates if first is None else (first,)
         family, images = families[place["backbone"]](), domains[place["domain"]]()
         for line in trained(study, place, family, images, rates):
@@ -84,7 +94,7 @@ def trained(study, place, family, images, rates):
     for rate in rates:
         start = time.perf_counter()
         own = rj.Family(family.shared, [family[name] for name in family])
-        top1 = fit(study, place, own, images, rate)
+        top1, speed = fit(study, place, own, images, rate)
         line = {
             **place,
             "learning_rate": rate,
@@ -93,6 +103,9 @@ def trained(study, place, family, images, rates):
             "val_top1": f"{top1:.2f}",
             "test_top1": "",
             "minutes": f"{(time.perf_counter() - start) / 60:.2f}",
+            "parameters": own[place["domain"]].parameters(head=False),
+            "bytes": size_of_file(own, place["domain"]),
+            "images_per_second": f"{speed:.1f}",
         }
         found.append((top1, line, own))
         yield line
@@ -102,24 +115,37 @@ def trained(study, place, family, images, rates):
 
 
 def fit(study, place, family, images, rate):
-    """Train a domain of a family, and return its top-1 on validation images."""
+    """Train a domain of a family; return its top-1 on validation images, and images a second."""
     method = study.methods[place["method"]]
     options = rj.TrainOptions(
         **{"steps": study.steps, "batch_size": study.batch_size, "evals": 1},
-        **{"learning_rate": rate, "schedule": "cosine"},
+        **{"log_every": max(study.steps // PARTS, 1), "schedule": "cosine"},
+        **{**method.options, method.tuned: rate},
         decay=method.decay,
         seed=place["seed"],
     )
-    history = rj.fit(
-        family,
-        place["domain"],
-        *images.splits["train"],
-        adapter=method.adapter,
-        placement=method.placement,
-        domain=images.facts,
-        options=options,
-        validation=images.splits["val"],
-        method=place["method"],
-        progress=False,
-    )
-    return history.of("val")[-1].top1
+    with tempfile.TemporaryDirectory() as workdir:
+        history = rj.fit(
+            family,
+            place["domain"],
+            *images.splits["train"],
+            adapter=method.adapter,
+            placement=method.placement,
+            domain=images.facts,
+            options=options,
+            validation=images.splits["val"],
+            method=place["method"],
+            progress=False,
+            workdir=workdir,
+        )
+        _, *parts = figures.read(Path(workdir, "speed", f"{place['domain']}.csv"))
+    speed = statistics.median(float(it["images_per_second"]) for it in parts)
+    return history.of("val")[-1].top1, speed
+
+
+def size_of_file(family, domain):
+    """Return the bytes of a domain's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "domain.safetensors")
+        family.save_domain(domain, path)
+        return path.stat().st_size

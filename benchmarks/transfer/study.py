@@ -16,12 +16,16 @@ class Method:
       adapter: its options tell its kind.
       placement: of the adapter.
       decay: weight decay where it is not the usual one; None freezes.
-      rates: learning rates to choose from, on validation images and the first seed.
+      options: of training, where they are not the usual ones.
+      tuned: the option whose value is chosen, a learning rate.
+      rates: to choose from, on validation images and the first seed.
     """
 
     adapter: rj.Options = rj.NoAdapter()  # noqa: RUF009, it is frozen
     placement: rj.Placement = rj.Placement()  # noqa: RUF009
     decay: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tuned: str = "learning_rate"
     rates: tuple[float, ...] = (0.1, 0.01)
 
 
@@ -48,6 +52,7 @@ class Study:
       size: of the images, in pixels; those that are cropped at random are 9/8 of it first.
       steps: of a training, with a cosine schedule.
       batch_size: images a step.
+      tuned_on: the domain, first of all, on which rates are chosen for all; "": each on its own.
     """
 
     backbones: Mapping[str, Callable[[], rj.Family]]
@@ -57,6 +62,7 @@ class Study:
     size: int = 32
     steps: int = 80
     batch_size: int = 32
+    tuned_on: str = ""
 
     def places(self) -> list[dict[str, Any]]:
         """Return what is trained, in order: all of a seed come before the next one."""
