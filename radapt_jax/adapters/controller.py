@@ -18,7 +18,8 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options, Site
+from radapt_jax.adapters.base import Adapter, Leaf, Site
+from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter, grouped_product
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils.checks import FLAG

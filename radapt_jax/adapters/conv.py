@@ -5,8 +5,9 @@ from __future__ import annotations
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import NAME, Options, Runtime
+from radapt_jax.adapters.base import NAME, Runtime
 from radapt_jax.adapters.none import NoAdapter, PlainConv
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import kind_of
 from radapt_jax.nn.filters import Filter
 from radapt_jax.nn.geometry import Geometry

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options, Site
+from radapt_jax.adapters.base import Adapter, Leaf, Site
+from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter, without_groups
 from radapt_jax.nn.layers import ChannelDropout
 from radapt_jax.nn.norm import NormRule

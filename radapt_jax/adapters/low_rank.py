@@ -10,7 +10,8 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options, Site, product
+from radapt_jax.adapters.base import Adapter, Leaf, Site, product
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.parallel import Beside, Parallel
 from radapt_jax.adapters.ranks import RANKS, Ranks, rank_of, ranks_within
 from radapt_jax.nn.filters import Filter, with_alpha

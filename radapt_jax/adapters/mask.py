@@ -22,7 +22,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options, Site
+from radapt_jax.adapters.base import Adapter, Leaf, Site
+from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.nn.starts import Start, constant

@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options, Site, product
+from radapt_jax.adapters.base import Adapter, Leaf, Site, product
 from radapt_jax.adapters.low_rank import Ranked, WithRank
+from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter
 from radapt_jax.nn.norm import NormRule
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Options, Site
+from radapt_jax.adapters.base import Adapter, Site
+from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter
 from radapt_jax.nn.norm import NormRule
 

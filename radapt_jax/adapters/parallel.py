@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Options, Site
+from radapt_jax.adapters.base import Adapter, Leaf, Site
+from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter, grouped_product, with_alpha
 from radapt_jax.nn.layers import ChannelDropout
 from radapt_jax.nn.norm import NormRule

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from radapt_jax.adapters.base import Adapter, Options
+from radapt_jax.adapters.base import Adapter
 from radapt_jax.adapters.controller import ControllerAdapter
 from radapt_jax.adapters.conv_adapter import ConvAdapterAdapter
 from radapt_jax.adapters.conv_lora import ConvLoraAdapter, JointConvLoraAdapter
@@ -18,6 +18,7 @@ from radapt_jax.adapters.modulation import (
     ModulationAdapter,
 )
 from radapt_jax.adapters.none import PlainConv
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.parallel import ParallelAdapter
 from radapt_jax.adapters.random_basis import RandomBasisAdapter, VeraAdapter
 from radapt_jax.adapters.series import SeriesAdapter

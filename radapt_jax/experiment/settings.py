@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from radapt_jax.adapters.base import Options
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import make_options
 from radapt_jax.compress.ranks import RankRule
 from radapt_jax.data.domain import Domain

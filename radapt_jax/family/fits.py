@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from radapt_jax.adapters.base import Options
+from radapt_jax.adapters.options import Options
 from radapt_jax.family.member import Member
 from radapt_jax.family.shared import Shared
 

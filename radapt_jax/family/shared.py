@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from radapt_jax.adapters.base import Options, is_adapters
+from radapt_jax.adapters.base import is_adapters
 from radapt_jax.adapters.none import NoAdapter
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import KINDS, make_options, options_from_json
 from radapt_jax.data.domain import check_name
 from radapt_jax.family.card import FORMAT

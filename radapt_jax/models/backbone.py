@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.base import Runtime
+from radapt_jax.adapters.options import Options
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils.checks import TEXT, Kind, check, check_all, optional, several
 

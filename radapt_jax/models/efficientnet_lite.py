@@ -13,7 +13,8 @@ from typing import ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.base import Runtime
+from radapt_jax.adapters.options import Options
 from radapt_jax.models.backbone import Backbone, Convolution, Placement
 from radapt_jax.models.inverted_residuals import Layer, Plan, Recipe, Stage
 from radapt_jax.nn.layers import DomainHead

@@ -7,9 +7,10 @@ from typing import NamedTuple
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.base import Runtime
 from radapt_jax.adapters.conv import AdaptedConv
 from radapt_jax.adapters.none import NoAdapter
+from radapt_jax.adapters.options import Options
 from radapt_jax.models.backbone import Placement
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.norm import DomainNorm, NormRule

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from flax import linen as nn
 
-from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.base import Runtime
 from radapt_jax.adapters.none import NoAdapter
+from radapt_jax.adapters.options import Options
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.nn.norm import DomainNorm, NormRule
 from radapt_jax.utils.checks import Kind, number

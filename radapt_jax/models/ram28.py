@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.base import Runtime
 from radapt_jax.adapters.conv import AdaptedConv
+from radapt_jax.adapters.options import Options
 from radapt_jax.models.network import Network
 from radapt_jax.models.three_stages import Layers, ThreeStages
 from radapt_jax.nn.geometry import Geometry

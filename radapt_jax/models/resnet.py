@@ -9,8 +9,9 @@ from typing import ClassVar, NamedTuple
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.base import Runtime
 from radapt_jax.adapters.conv import AdaptedConv
+from radapt_jax.adapters.options import Options
 from radapt_jax.models.backbone import Convolution
 from radapt_jax.models.network import WIDTH, Network, Widened, make_norm
 from radapt_jax.nn.geometry import Geometry

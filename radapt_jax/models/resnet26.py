@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Options, Runtime
+from radapt_jax.adapters.base import Runtime
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import make_options
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.network import Network, make_norm

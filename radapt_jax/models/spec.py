@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from radapt_jax.adapters.base import NAME, Options, Runtime, Site, is_adapters
+from radapt_jax.adapters.base import NAME, Runtime, Site, is_adapters
 from radapt_jax.adapters.none import NoAdapter
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import kind_of, make_options, options_from_json
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.registry import Backbones, backbone_from_json

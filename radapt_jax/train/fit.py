@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from radapt_jax.adapters.base import Options
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.parallel import Parallel
 from radapt_jax.adapters.registry import kind_of
 from radapt_jax.data.arrays import DomainOptions, load_arrays

@@ -13,7 +13,8 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Options, Runtime, is_adapters
+from radapt_jax.adapters.base import Runtime, is_adapters
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import kind_of
 from radapt_jax.models.backbone import Backbone, Convolution, Placement
 from radapt_jax.models.own.calling import Call

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import NAME, Options, Runtime
+from radapt_jax.adapters.base import NAME, Runtime
+from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import kind_of
 from radapt_jax.models.own.layers import LAYERS, NORMS, Layer, first
 from radapt_jax.nn.filters import Filter, as_filter
