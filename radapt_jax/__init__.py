@@ -34,6 +34,7 @@ from radapt_jax.decathlon.published import published
 from radapt_jax.decathlon.score import decathlon_points, decathlon_score
 from radapt_jax.decathlon.table import decathlon_table, points_table
 from radapt_jax.evaluation.evaluate import evaluate
+from radapt_jax.evaluation.statistics import renew_statistics
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.shared import Shared
@@ -98,6 +99,7 @@ __all__ = [
     "points_table",
     "published",
     "rank_rule",
+    "renew_statistics",
     "resnet26",
     "svd",
 ]

@@ -1,0 +1,111 @@
+"""Statistics of a domain's norms taken anew: the means of the batch statistics of some images.
+
+Whoever changes filters or adapters without training leaves running statistics behind that describe
+other activations. No gradients are taken here, and nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from radapt_jax.data import augment, batches
+from radapt_jax.data.cache import Split, decode_split
+from radapt_jax.data.pixels import HostPixels
+from radapt_jax.data.sources.arrays import open_arrays
+from radapt_jax.family.family import Family
+from radapt_jax.family.member import Member
+from radapt_jax.utils import trees
+from radapt_jax.utils.checks import check, whole
+from radapt_jax.utils.programs import make_room
+
+IMAGES, BATCH = 1024, 128
+
+
+def renew_statistics(
+    family: Family, name: str, images: Any, *, count: int = IMAGES, batch_size: int = BATCH
+) -> None:
+    """Take the norm statistics of one of a family's domains anew.
+
+    The domain is replaced; others, and the shared weights, stay as they are.
+
+    Args:
+      family: that has the domain.
+      name: of the domain.
+      images: training images of the domain, as `radapt_jax.fit` takes them.
+      count: how many are looked at, cropped and mirrored at random as in training; each is seen
+        again where there are fewer.
+      batch_size: images in a batch, as many as in training if that is known.
+
+    Raises:
+      KeyError: there is no such domain.
+      ValueError: images that cannot be read, no images, or less than one batch.
+    """
+    domain = family[name].domain
+    listed = list(images)
+    source = open_arrays(name, {"train": (listed, np.zeros(len(listed), int))}, domain.classes)
+    split = decode_split(source, "train", domain.resizing)
+    family.add(name, renewed(family, name, split, count=count, batch_size=batch_size))
+
+
+def renewed(
+    family: Family, name: str, split: Split, *, count: int = IMAGES, batch_size: int = BATCH
+) -> Member:
+    """Return one of a family's domains with its norm statistics taken anew; see `renew_statistics`.
+
+    Args:
+      family, name, count, batch_size: as there.
+      split: the training images.
+
+    Raises:
+      KeyError, ValueError: as there.
+    """
+    check("batch_size", batch_size, whole(1))
+    check("count", count, whole(batch_size))
+    member = family[name]
+    if not trees.flatten(member.variables["batch_stats"]):
+        return member
+    make_room()
+    model = member.spec.served().build(member.domain.num_classes)
+    variables = family.variables(name)
+    pixels = HostPixels(split, member.domain.size)
+    total: dict[str, Any] = {}
+    for index in range(count // batch_size):
+        batch = batches.train_batch(pixels, member.domain, batch_size, 0, index, devices=1)
+        whole_batch = {key: it[0] for key, it in batch.items()}
+        images = augment.network_input(whole_batch, member.domain.mean, member.domain.std)
+        found = _after(model, variables, images, 0.0)
+        total = {path: total.get(path, 0) + it for path, it in found.items()}
+    # A step leaves a share of the old statistics. What it leaves of ones tells that share.
+    shares = {path: it - found[path] for path, it in _after(model, variables, images, 1.0).items()}
+    old = trees.flatten(member.variables["batch_stats"])
+    new = {
+        path: _mean(total[path] / (count // batch_size), shares[path], leaf)
+        for path, leaf in old.items()
+    }
+    stats = trees.unflatten(new)
+    return dataclasses.replace(member, variables={**member.variables, "batch_stats": stats})
+
+
+def _after(model: Any, variables: Any, images: Any, start: float) -> dict[str, np.ndarray]:
+    """Return the statistics after one batch, in float64, where all were `start` before."""
+    found = _step(model, variables, images, start)
+    return {path: np.asarray(it, np.float64) for path, it in trees.flatten(found).items()}
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _step(model: Any, variables: Any, images: Any, start: Any) -> Any:
+    stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), variables["batch_stats"])
+    at = {**variables, "batch_stats": stats}
+    return model.apply(at, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+
+
+def _mean(after: np.ndarray, share: np.ndarray, old: Any) -> np.ndarray:
+    """Return the batch statistic of which a step kept all but `share`; the old one if none."""
+    moved = np.where(share < 1, after / np.where(share < 1, 1 - share, 1), old)
+    return moved.astype(old.dtype)
