@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from radapt_jax.adapters.registry import KINDS
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.resnet26 import ResNet26
@@ -18,7 +19,7 @@ Meaning = Mapping[str, tuple[Any, ...]]  # by entry of the config: what it may b
 
 
 def _means(
-    kind: str,
+    kind: str | tuple[str, ...],
     trained: tuple[str, ...],
     *,
     stages: str = USUAL,
@@ -28,7 +29,8 @@ def _means(
     return {
         "start": ("backbone",),
         "compress.kind": ("",),
-        "adapter.kind": (kind,),
+        "distill.on": (False,),
+        "adapter.kind": (kind,) if isinstance(kind, str) else kind,
         "adapter.stages": (stages,),
         "adapter.convs": (convs,),
         **{f"optim.decay.{it}": (TRAINED if it in trained else FROZEN,) for it in LABELS},
@@ -36,6 +38,7 @@ def _means(
     }
 
 
+PRIVATE = tuple(name for name, kind in KINDS.items() if not kind.shares())
 OWN = tuple(label for label in LABELS if label != "filters")  # what a domain brings
 METHODS: Mapping[str, Meaning] = {
     "scratch": _means("none", LABELS, start=("random",)),
@@ -50,6 +53,7 @@ METHODS: Mapping[str, Meaning] = {
     "parallel_wide": _means("parallel", OWN),
     "joint": {**_means("joint", OWN), "compress.kind": ("joint", "low_rank")},
     "join": _means("joint", OWN),
+    "distill": {**_means(PRIVATE, LABELS), "distill.on": (True,)},
 }
 
 
@@ -97,6 +101,7 @@ def _facts(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "start": settings.start,
         "source_adapter": settings.source_adapter,
         "compress.kind": settings.compression.kind,
+        "distill.on": settings.lessons is not None,
         "adapter.kind": spec.adapter.kind,
         "adapter.stages": _ordered(spec.placement.stages, usual.stages),
         "adapter.convs": _ordered(spec.placement.convs, usual.convs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from radapt_jax.experiment.config import BEGUN_IN, RUNS, place_of
+from radapt_jax.train.distill import Distillation
 from radapt_jax.utils import files
 
 # What may change when a workdir is used again: more domains, and how the run is watched.
@@ -24,6 +26,12 @@ FREE = (
     "train.together",
 )
 
+# Entries that were added since, and what runs did before.
+ADDED = {
+    "distill.on": False,
+    "distill.teachers": "",
+    **{f"distill.{name}": it for name, it in dataclasses.asdict(Distillation()).items()},
+}
 EVERYWHERE = {"adapter.stages": "early,mid,late", "adapter.convs": "first,second"}
 
 
@@ -66,7 +74,11 @@ def _shortened(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgraded(entries: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a config that was written when kinds had no options of their own."""
+    """Return the entries of a config that an earlier version has written, as they are now.
+
+    Kinds had no options of their own at first.
+    """
+    entries = {**ADDED, **entries}
     if "adapter.init" not in entries:
         return entries
     init = entries.pop("adapter.init")
