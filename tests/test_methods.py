@@ -28,6 +28,8 @@ def recipe(path, *variant, **changes):
         config.domains = "digits"
     if config.start == "backbone" and not config.init_from:
         config.init_from = "runs/pretrain"
+    if config.distill.on:
+        config.distill.teachers = "runs/finetune"
     config.update_from_flattened_dict(changes)
     return config
 
@@ -100,6 +102,8 @@ def test_published_methods_of_ours_are_known():
         ("finetune", {"start": "random"}, "start", "scratch"),
         ("compress", {"compress.kind": ""}, "compress.kind: found ''", "norm"),
         ("compress", {"optim.decay.adapters": None}, "decay.adapters", "my_joint"),
+        ("parallel", {"distill.on": True}, "distill.on: found True", "my_parallel"),
+        ("distill", {"start": "random"}, "start: found 'random'", "my_distill"),
         ("join", {"adapter.kind": "low_rank"}, "found 'low_rank', expected 'joint'", "my_join"),
         ("decathlon/scratch", {"adapter.kind": "series"}, "adapter.kind", "my_scratch"),
         ("decathlon/parallel_early", {"adapter.stages": "mid"}, "'mid'", "parallel_mid"),
