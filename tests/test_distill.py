@@ -16,6 +16,8 @@ from test_end_to_end import small
 
 from radapt_jax import Family, initial_variables
 from radapt_jax.data import augment, batches
+from radapt_jax.data.domain import Domain
+from radapt_jax.data.load import DomainData
 from radapt_jax.data.pixels import HostPixels
 from radapt_jax.experiment.config import read
 from radapt_jax.experiment.distilled import open_course
@@ -25,7 +27,7 @@ from radapt_jax.family.features import through_head
 from radapt_jax.nn.losses import cka, cross_entropy, divergence
 from radapt_jax.train import joint
 from radapt_jax.train.compiled import make_joint_step
-from radapt_jax.train.distill import Distillation, Teacher
+from radapt_jax.train.distill import Distillation, Taught, Teacher, channels, joint_update
 from radapt_jax.train.job import Job
 from radapt_jax.train.joint import Course
 from radapt_jax.train.options import TrainOptions
@@ -181,8 +183,8 @@ def single(job, teacher, fed):
 
 def test_filters_get_the_sum_of_the_gradients_of_all_domains(digits, faces, monkeypatch):
     """Norms and heads get their own domain's; CKA is over the images of all devices."""
+    course = course_of((digits, faces), np.float64, "none")
     with jax.enable_x64(True):
-        course = course_of((digits, faces), np.float64, "none")
         start, fed, after, measured = stepped(course, 1, monkeypatch)
         grads = jax.tree.map(np.subtract, start.weights, after.weights)
         singles = {}
@@ -218,6 +220,52 @@ def test_each_domain_has_its_own_decay_of_adapters(digits, faces):
         found = trees.flatten(updates["adapters"][job.name])[kernel]
         expected = -decay * trees.flatten(job.variables["adapters"])[kernel]
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.skipif(
+    jax.version.__version_info__ < (0, 12), reason="XLA's CPU computes domains side by side"
+)
+def test_a_step_takes_the_memory_of_one_domain():
+    """What the compiled step needs for itself, by XLA's own account."""
+    spec, weighted = network(), dict.fromkeys(("filters", "adapters", "norms", "head"), 0.0)
+    start = initial_variables(spec, 10, seed=0)
+    domain = Domain("it", tuple("abcdefghij"), (0.5,) * 3, (0.5,) * 3, size=16, resize=16)
+    shapes = {"image": ((64, 16, 16, 3), np.uint8), "flip": ((64,), bool)}
+    shapes["label"] = ((64,), np.int32)
+    data = DomainData(domain, {"train": range(64)}, None)
+
+    def temporary(names):
+        jobs = [
+            Job(
+                TrainOptions(steps=1, decay=weighted),
+                dataclasses.replace(data, domain=dataclasses.replace(domain, name=name)),
+                spec,
+                start,
+            )
+            for name in names
+        ]
+        course = Course(jobs, dict.fromkeys(names, Teacher(domain, spec, start)), HOW)
+        models = spec.build(channels(start)), spec.build(channels(start))
+        step = jax.jit(
+            lambda state, fed, teachers: joint_update(
+                dict.fromkeys(names, Taught(domain, *models, domain)),
+                course.optimizer(),
+                course.labels,
+                HOW,
+                state,
+                fed,
+                teachers,
+                left=1.0,
+                key=jax.random.key(0),
+                resident=dict.fromkeys(names),
+            )
+        )
+        batch = {name: jax.ShapeDtypeStruct(*it) for name, it in shapes.items()}
+        fed, teachers = dict.fromkeys(names, batch), dict.fromkeys(names, start)
+        lowered = step.lower(course.start(), fed, teachers)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary("ab") < 1.3 * temporary("a")
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +410,7 @@ def test_a_run_from_random_filters(taught_by, cache_dir):
         ({"optim.decay.filters": None, "method": "mine"}, "distillation trains the shared filters"),
         ({"adapter.kind": "joint", "method": "mine"}, "adapters that domains do not share"),
         ({"distill.on": False, "method": "mine"}, "in a run that does not distill"),
-        ({"distill.anneal": 0}, "distill.anneal 0; expected a number"),
+        ({"distill.anneal": 0.0}, "distill.anneal 0.0; expected a number"),
         ({"backbone.width": 0.25}, "width 0.125"),
         ({"data.size": 24, "data.resize": 24}, "images of 16 pixels; the config asks for 24"),
     ],
