@@ -102,7 +102,12 @@ def test_published_methods_of_ours_are_known():
         ("finetune", {"start": "random"}, "start", "scratch"),
         ("compress", {"compress.kind": ""}, "compress.kind: found ''", "norm"),
         ("compress", {"optim.decay.adapters": None}, "decay.adapters", "my_joint"),
-        ("parallel", {"distill.on": True}, "distill.on: found True", "my_parallel"),
+        (
+            "finetune",
+            {"distill.on": True, "distill.teachers": "runs/finetune"},
+            "distill.on: found True, expected False",
+            "distill",
+        ),
         ("distill", {"start": "random"}, "start: found 'random'", "my_distill"),
         ("join", {"adapter.kind": "low_rank"}, "found 'low_rank', expected 'joint'", "my_join"),
         ("decathlon/scratch", {"adapter.kind": "series"}, "adapter.kind", "my_scratch"),
