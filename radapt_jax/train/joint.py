@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from radapt_jax.data import batches
 from radapt_jax.train import optim
@@ -104,7 +105,8 @@ class JointDomains:
         self._jobs, self._devices = course.jobs, devices
         self._pixels = {job.name: pixels_of(job, "train", devices) for job in course.jobs}
         self._resident = {name: pixels.resident for name, pixels in self._pixels.items()}
-        self._state = replicate(states[0].joint, devices)
+        start = jax.tree.map(np.array, states[0].joint)  # steps donate it; others may go back to it
+        self._state = replicate(start, devices)
         variables = {name: dict(it.variables) for name, it in course.teachers.items()}
         self._teachers = replicate(variables, devices)
         self._step = make_joint_step(
