@@ -43,6 +43,14 @@ def get_config() -> config_dict.ConfigDict:
     config.compress.budget = 0  # budget: parameters of all β and γ; 0: as many as uniform takes
     config.compress.dense = ""  # to join a family: a run with the domain's dense adapters
 
+    config.distill = config_dict.ConfigDict()
+    config.distill.on = False  # train shared filters on all domains at once; see configs/distill.py
+    config.distill.teachers = ""  # workdir of a run that has trained each of the domains
+    config.distill.features = 1.0  # weight of 1 - CKA of the features, at the start
+    config.distill.logits = 1.0  # weight of the KL divergence of the logits, at the start
+    config.distill.temperature = 1.0  # of the softmaxes in it
+    config.distill.anneal = 1.0  # fraction of the run in which both weights fall to 0
+
     config.data = config_dict.ConfigDict()
     config.data.source = "folder"  # "folder", "tfds", "decathlon" or "embedded"
     config.data.dir = "data"  # folder of <domain>/<split>/<class>/<image>, or of tfds datasets

@@ -7,6 +7,11 @@ python train.py --config configs/decathlon_like.py:parallel --config.init_from=r
 python train.py --config configs/decathlon_like.py:compress --config.init_from=runs/parallel \
     --workdir runs/compress
 
+python train.py --config configs/decathlon_like.py:finetune --config.init_from=runs/pretrain \
+    --workdir runs/finetune
+python train.py --config configs/decathlon_like.py:distill --config.init_from=runs/pretrain \
+    --config.distill.teachers=runs/finetune --workdir runs/universal
+
 The name after the colon is a recipe of configs/. The images are expected in
 data/decathlon_like/<domain>/{train,test}.tar.gz; say otherwise with --config.data.dir.
 Adapter decay follows the size of the training set, as in CVPR 2018, section 4.1.
@@ -35,13 +40,16 @@ def get_config(recipe="parallel"):
     compressing = bool(config.compress.kind)  # all domains of the run
     if not compressing:
         config.domains = "tiny_imagenet" if pretraining else "cifar100,gtsrb,omniglot"
+    if config.distill.on:  # new domains start from the norms of the first; epochs are its own
+        config.domains = f"tiny_imagenet,{config.domains}"
     config.backbone.width = 0.25
     config.data.dir = "data/decathlon_like"
     config.data.resize, config.data.size = 36, 32
     for name, options in OPTIONS.items():
         config.options[name] = dict(options)
     config.train.batch_size = 128 if pretraining else 64
-    config.train.epochs = 12.0 if pretraining else 4.0 if compressing else 20.0
+    few = compressing or config.distill.on
+    config.train.epochs = 12.0 if pretraining else 4.0 if few else 20.0
     config.train.evals = 12 if pretraining else 2 if compressing else 10
     config.optim.schedule = "cosine"
     return config

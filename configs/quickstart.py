@@ -18,6 +18,8 @@ def get_config(recipe="parallel"):
     compressing = bool(config.compress.kind)  # all domains of the run
     if not compressing:
         config.domains = "pictures" if pretraining else "digits,surfaces,faces"
+    if config.distill.on:  # new domains start from the norms of the first
+        config.domains = f"pictures,{config.domains}"
     config.data.source = "embedded"
     config.data.resize, config.data.size = 36, 32
     config.options.digits = {"crop": "centre", "flip": False}

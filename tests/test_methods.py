@@ -28,6 +28,8 @@ def recipe(path, *variant, **changes):
         config.domains = "digits"
     if config.start == "backbone" and not config.init_from:
         config.init_from = "runs/pretrain"
+    if config.distill.on:
+        config.distill.teachers = "runs/finetune"
     config.update_from_flattened_dict(changes)
     return config
 
@@ -119,6 +121,13 @@ def test_published_methods_of_ours_are_known():
         ("join", {"adapter.kind": "parallel"}, "or 'modulation_joint' or 'conv_lora", "parallel"),
         ("mask", {"adapter.kind": "affine_mask"}, "found 'affine_mask'", "affine_mask"),
         ("modulation", {"optim.decay.norms": None}, "decay.norms: found None", "my_modulation"),
+        (
+            "finetune",
+            {"distill.on": True, "distill.teachers": "runs/finetune"},
+            "distill.on: found True, expected False",
+            "distill",
+        ),
+        ("distill", {"start": "random"}, "start: found 'random'", "my_distill"),
         ("decathlon/scratch", {"adapter.kind": "series"}, "adapter.kind", "my_scratch"),
         ("decathlon/parallel_early", {"adapter.stages": "mid"}, "'mid'", "parallel_mid"),
         ("decathlon/parallel_half", {"adapter.convs": "second"}, "'second'", "my_parallel_half"),

@@ -15,16 +15,18 @@ from radapt_jax.data import spec as data_spec
 from radapt_jax.data.domain import check_apart, check_name
 from radapt_jax.data.sources.registry import SOURCES
 from radapt_jax.experiment import methods
-from radapt_jax.experiment.settings import Compression, Settings
+from radapt_jax.experiment.settings import Compression, Lessons, Settings
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.registry import make_backbone, option_names
-from radapt_jax.train import optim, options
+from radapt_jax.models.spec import ModelSpec
+from radapt_jax.train import distill, optim, options
+from radapt_jax.train.distill import Distillation
 from radapt_jax.train.options import TrainOptions
 from radapt_jax.utils import checks
-from radapt_jax.utils.checks import PATH, TEXT, names, number, one_of, optional, whole
+from radapt_jax.utils.checks import FLAG, PATH, TEXT, names, number, one_of, optional, whole
 
 BEGUN_IN = "begun_in"  # in config.json beside the config's entries
-RUNS = ("init_from", "compress.dense")  # entries that name a folder
+RUNS = ("init_from", "compress.dense", "distill.teachers")  # entries that name a folder
 DATA = (
     *("source", "dir", "size", "resize", "squash"),
     *("val_fraction", "train_on", "max_unreadable"),
@@ -55,9 +57,11 @@ KINDS = {
     "source_adapter": optional(TEXT),
     "backbone.name": TEXT,
     **dict.fromkeys(("adapter.kind", "adapter.stages", "adapter.convs"), TEXT),
-    **dict.fromkeys(("compress.ranks", "compress.dense"), TEXT),
+    **dict.fromkeys(("compress.ranks", "compress.dense", "distill.teachers"), TEXT),
     **dict.fromkeys(("compress.share", "compress.energy"), number("(0, 1]")),
     "compress.budget": whole(0),
+    "distill.on": FLAG,
+    **{f"distill.{name}": kind for name, kind in distill.KINDS.items()},
     "data.cache": PATH,
 }
 
@@ -90,7 +94,30 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
     spec = settings.network()
     spec.build(1)
     methods.check(settings, spec)
+    if settings.lessons is not None:
+        _check_distillation(settings, spec)
     return settings
+
+
+def _check_distillation(settings: Settings, spec: ModelSpec) -> None:
+    """Raise ValueError for what cannot be distilled."""
+    assert settings.lessons is not None
+    if not settings.lessons.teachers:
+        raise ValueError(
+            "config.distill.teachers is empty; name a run that has trained each of the domains, "
+            "for instance with configs/finetune.py: --config.distill.teachers=runs/finetune"
+        )
+    if not settings.options.trains_filters:
+        raise ValueError(
+            "found config.optim.decay.filters None (frozen); distillation trains the shared "
+            "filters. Set a number: --config.optim.decay.filters=0.0005"
+        )
+    if settings.compression.kind or spec.kind.shares():
+        raise ValueError(
+            f"found config.compress.kind {settings.compression.kind!r} and config.adapter.kind "
+            f"{settings.adapter!r}; shared weights are distilled with adapters that domains do not "
+            "share. Compress the finished run: configs/compress.py."
+        )
 
 
 def _check_domains(domains: tuple[str, ...], config: ConfigDict) -> None:
@@ -130,6 +157,7 @@ def _settings(config: ConfigDict) -> Settings:
             ),
             dense=compress.dense,
         ),
+        lessons=_lessons(config.distill),
         data={
             **{key: config.data[key] for key in DATA},
             "train_fraction": config.train_fraction,
@@ -140,6 +168,19 @@ def _settings(config: ConfigDict) -> Settings:
         by_domain={name: _plain(f"options.{name}", it) for name, it in config.options.items()},
         cache=config.data.cache,
     )
+
+
+def _lessons(distill: ConfigDict) -> Lessons | None:
+    """Return what shared weights are distilled from."""
+    if distill.on:
+        how = {field.name: distill[field.name] for field in dataclasses.fields(Distillation)}
+        return Lessons(distill.teachers, Distillation(**how))
+    if distill.teachers:
+        raise ValueError(
+            f"found config.distill.teachers {distill.teachers!r} in a run that does not distill; "
+            "start from configs/distill.py, or leave them out."
+        )
+    return None
 
 
 def train_options(config: ConfigDict) -> TrainOptions:

@@ -20,7 +20,7 @@ Meaning = Mapping[str, tuple[Any, ...]]  # by entry of the config: what it may b
 
 
 def _means(
-    kind: str,
+    kind: str | tuple[str, ...],
     trained: tuple[str, ...],
     *,
     stages: str = USUAL,
@@ -30,7 +30,8 @@ def _means(
     return {
         "start": ("backbone",),
         "compress.kind": ("",),
-        "adapter.kind": (kind,),
+        "distill.on": (False,),
+        "adapter.kind": (kind,) if isinstance(kind, str) else kind,
         "adapter.stages": (stages,),
         "adapter.convs": (convs,),
         **{f"optim.decay.{it}": (TRAINED if it in trained else FROZEN,) for it in LABELS},
@@ -38,6 +39,7 @@ def _means(
     }
 
 
+PRIVATE = tuple(name for name, kind in KINDS.items() if not kind.shares())
 OWN = tuple(label for label in LABELS if label != "filters")  # what a domain brings
 # Kinds that a domain has to itself are called by their names.
 METHODS: Mapping[str, Meaning] = {
@@ -56,6 +58,7 @@ METHODS: Mapping[str, Meaning] = {
         **_means("joint", OWN),
         "adapter.kind": tuple(name for name, it in KINDS.items() if it.shares()),
     },
+    "distill": {**_means(PRIVATE, LABELS), "distill.on": (True,)},
 }
 
 
@@ -103,6 +106,7 @@ def _facts(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "start": settings.start,
         "source_adapter": settings.source_adapter,
         "compress.kind": settings.compression.kind,
+        "distill.on": settings.lessons is not None,
         "adapter.kind": spec.adapter.kind,
         "adapter.stages": _ordered(spec.placement.stages, usual.stages),
         "adapter.convs": _ordered(spec.placement.convs, usual.convs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from radapt_jax.experiment.config import BEGUN_IN, ENTRIES, RUNS, place_of
+from radapt_jax.train.distill import Distillation
 from radapt_jax.train.options import LATER
 from radapt_jax.utils import files
 
@@ -25,6 +27,13 @@ FREE = (
     "train.together",
 )
 
+# Entries that were added since, and what runs did before.
+ADDED = {
+    **{ENTRIES[name]: it for name, it in LATER.items()},
+    "distill.on": False,
+    "distill.teachers": "",
+    **{f"distill.{name}": it for name, it in dataclasses.asdict(Distillation()).items()},
+}
 EVERYWHERE = {"adapter.stages": "early,mid,late", "adapter.convs": "first,second"}
 
 
@@ -67,11 +76,11 @@ def _shortened(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgraded(entries: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries of a config that was written by an earlier version.
+    """Return the entries of a config that an earlier version has written, as they are now.
 
     Entries that came later are as they were without them, and kinds had no options of their own.
     """
-    entries = {**{ENTRIES[name]: it for name, it in LATER.items()}, **entries}
+    entries = {**ADDED, **entries}
     if "adapter.init" not in entries:
         return entries
     init = entries.pop("adapter.init")

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from radapt_jax.evaluation.result import Result
 from radapt_jax.experiment.compressed import begin_compressed, compressed_job, open_compressed
 from radapt_jax.experiment.config import read
+from radapt_jax.experiment.distilled import run_distilled
 from radapt_jax.experiment.failures import Failures
 from radapt_jax.experiment.resume import check_same, remember, without_places
 from radapt_jax.experiment.settings import Settings
@@ -37,7 +38,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Result]:
 
     Started again with the same workdir, it skips finished domains and goes on with the one it was
     stopped in, from its latest checkpoint. Of several domains, one that fails does not stop the
-    others: the family is evaluated without it, and the error comes last.
+    others: the family is evaluated without it, and the error comes last. Domains whose shared
+    weights are distilled are trained in the same steps; see `distilled`.
 
     Several processes (see radapt_jax.utils.distributed) share each batch; all are to call this,
     and get the same rows. Process 0 writes.
@@ -69,7 +71,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> list[Result]:
         with distributed.agreed():
             check_shared(workdir)
         check_same(config, workdir)
-        rows = _run(settings, workdir, stopping, lambda: remember(config, workdir))
+        run = _run if settings.lessons is None else run_distilled
+        rows = run(settings, workdir, stopping, lambda: remember(config, workdir))
         distributed.by_main(stack.close)
         return rows
 
@@ -166,7 +169,7 @@ def _add(
                 variables["params"], job.spec.backbone, source=name, adapter=job.spec.adapter.kind
             )
         )
-    member = job.member(variables, results, is_source=name == family.shared.source)
+    member = job.member(variables, results, shares=name == family.shared.source)
     if {"dense_val", "val"} <= member.results.keys():
         lost = member.results["dense_val"] - member.results["val"]
         log.info("%s: %.2f points below its own dense α on validation images.", name, lost)

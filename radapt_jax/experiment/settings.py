@@ -17,6 +17,7 @@ from radapt_jax.evaluation.result import Result
 from radapt_jax.family.family import Family
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.spec import ModelSpec
+from radapt_jax.train.distill import Distillation
 from radapt_jax.train.options import TrainOptions
 
 
@@ -30,6 +31,14 @@ class Compression:
     kind: str
     ranks: RankRule
     dense: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+    """What shared weights are distilled from: a run with a teacher for each domain, and how."""
+
+    teachers: str
+    how: Distillation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +57,7 @@ class Settings:
       adapter_options: those of the kind that are not at their defaults.
       placement: which convolutions carry adapters.
       compression: of adapters.
+      lessons: what shared weights are distilled from; None: they are not.
       data: what holds for every domain: fields of a `DataSpec`, and the decay of adapters.
       by_domain: what is different for some, by name.
       cache: where decoded images are kept.
@@ -64,13 +74,20 @@ class Settings:
     adapter_options: Mapping[str, Any]
     placement: Placement
     compression: Compression
+    lessons: Lessons | None
     data: Mapping[str, Any]
     by_domain: Mapping[str, Mapping[str, Any]]
     cache: str
 
     @property
     def label(self) -> str:
-        """What tables call the method: of the recipe that compresses, which of its two kinds."""
+        """What tables call the method.
+
+        Of the recipe that compresses, which of its two kinds; of the one that distills, with which
+        adapters, if any.
+        """
+        if self.method == "distill" and self.adapter != "none":
+            return f"distill_{self.adapter}"
         return self.compression.kind if self.method == "joint" else self.method
 
     def network(self, basis: Options | None = None) -> ModelSpec:

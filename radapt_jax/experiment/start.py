@@ -13,6 +13,7 @@ from radapt_jax.experiment.settings import Settings
 from radapt_jax.family import checkpoint
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
+from radapt_jax.family.shared import Shared
 from radapt_jax.family.start import start_variables
 from radapt_jax.models.init import initial_variables
 from radapt_jax.train.job import Job
@@ -28,6 +29,26 @@ def open_family(settings: Settings, workdir: Path) -> Family | None:
         return Family.load(workdir)
     if not settings.init_from or settings.compression.kind:
         return None
+    shared = open_shared(settings)
+    source = [shared.source] if shared.source in settings.domains else []
+    if source:
+        raise ValueError(
+            f"domain {source[0]!r} is the one {settings.init_from} was pre-trained on; the family "
+            "has it already. To train it again, give it another name: config.options.<name> = "
+            f"{{'dataset': {source[0]!r}}}."
+        )
+    if _joins(settings):
+        if shared.basis is None:
+            raise ValueError(
+                f"{settings.init_from} shares no β that a domain could join; compress it jointly "
+                "first: configs/compress.py."
+            )
+        return Family.load(settings.init_from)
+    return with_source(settings, shared)
+
+
+def open_shared(settings: Settings) -> Shared:
+    """Return init_from's shared weights, if they are what the config asks for."""
     shared = checkpoint.load_shared(settings.init_from)
     if shared.backbone != settings.backbone:
         raise ValueError(
@@ -48,29 +69,14 @@ def open_family(settings: Settings, workdir: Path) -> Family | None:
             shared.adapter,
             settings.method,
         )
-    source = [shared.source] if shared.source in settings.domains else []
-    if source:
-        raise ValueError(
-            f"domain {source[0]!r} is the one {settings.init_from} was pre-trained on; the family "
-            "has it already. To train it again, give it another name: config.options.<name> = "
-            f"{{'dataset': {source[0]!r}}}."
-        )
-    if _joins(settings):
-        if shared.basis is None:
-            raise ValueError(
-                f"{settings.init_from} shares no β that a domain could join; compress it jointly "
-                "first: configs/compress.py."
-            )
-        return Family.load(settings.init_from)
+    return shared
+
+
+def with_source(settings: Settings, shared: Shared) -> Family:
+    """Return a family of init_from's shared weights and its source domain, if that is there."""
     there = checkpoint.list_members(settings.init_from)
-    return Family(
-        shared,
-        [
-            checkpoint.load_member(settings.init_from, name)
-            for name in there
-            if name == shared.source
-        ],
-    )
+    names = [name for name in there if name == shared.source]
+    return Family(shared, [checkpoint.load_member(settings.init_from, name) for name in names])
 
 
 def is_finished(settings: Settings, family: Family | None, name: str) -> bool:

@@ -2,8 +2,8 @@
 
 Today's `jax.pmap` is jit plus shard_map: with `in_axes=None` and `out_axes=None` the state is
 replicated over the devices without a device axis, and only batches are split. Where several domains
-are trained at once, each device has states and batches of its own, and all share w. Where several
-processes share the devices, each gives and gets what is on its own.
+are trained at once on frozen filters, each device has states and batches of its own, and all share
+w. Where several processes share the devices, each gives and gets what is on its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,19 @@ from radapt_jax.data import augment
 from radapt_jax.data.batches import Batch
 from radapt_jax.data.domain import Domain
 from radapt_jax.models.spec import ModelSpec
+from radapt_jax.train.distill import (
+    Distillation,
+    JointState,
+    Taught,
+    Teacher,
+    channels,
+    joint_update,
+)
+from radapt_jax.train.job import Job
 from radapt_jax.train.step import TrainState, update
 from radapt_jax.utils.distributed import AXIS
 from radapt_jax.utils.programs import make_room
+from radapt_jax.utils.trees import Variables
 
 Measured = dict[str, Array]
 
@@ -133,4 +143,75 @@ def make_together_step(
         donate_argnums=0,
         devices=list(devices),
         **axes,
+    )
+
+
+def make_joint_step(
+    jobs: Sequence[Job],
+    teachers: Mapping[str, Teacher],
+    optimizer: optax.GradientTransformation,
+    labels: Mapping[str, Any],
+    how: Distillation,
+    *,
+    devices: Sequence[jax.Device],
+) -> Callable[..., tuple[JointState, Measured]]:
+    """Return the compiled `step -> (state, metrics)` of domains that train shared filters at once.
+
+    It is called as `step(state, batches, variables, resident)`, the last three by domain: batches
+    as for `make_train_step`, variables of the teachers, and pixels on the devices or None. The
+    state is donated. See `distill.joint_update`; with synchronised norms, the result does not
+    depend on the number of devices.
+
+    Args:
+      jobs: domains with the same options and number of steps.
+      teachers: of each.
+      optimizer: of the state's weights.
+      labels: which of them are frozen.
+      how: the weights of what is learnt from teachers.
+      devices: over which every batch is split.
+    """
+    make_room()
+    options, total = jobs[0].options, jobs[0].plan.total
+    dtype, annealed = options.compute_dtype, how.annealed(total)
+    taught = {
+        job.name: Taught(
+            domain=job.data.domain,
+            student=job.spec.build(
+                channels(job.variables), dtype=dtype, axis_name=AXIS, sync_norm=options.sync_norm
+            ),
+            teacher=teacher.spec.build(channels(teacher.variables), dtype=dtype),
+            normalised=teacher.domain,
+        )
+        for job, teacher in ((job, teachers[job.name]) for job in jobs)
+    }
+
+    def step(
+        state: JointState,
+        fed: Mapping[str, Batch],
+        variables: Mapping[str, Variables],
+        resident: Mapping[str, Any],
+    ) -> tuple[JointState, Measured]:
+        return joint_update(
+            taught,
+            optimizer,
+            labels,
+            how,
+            state,
+            fed,
+            variables,
+            left=annealed(state.step),
+            key=jax.random.fold_in(jax.random.key(options.seed), state.step),
+            resident=resident,
+            smoothing=options.label_smoothing,
+            axis_name=AXIS,
+            parts=options.accumulate,
+        )
+
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0, None, None),
+        out_axes=(None, None),
+        donate_argnums=0,
+        devices=list(devices),
     )

@@ -106,17 +106,16 @@ class Job:
         return TrainState.on_host(self.variables, self.optimizer())
 
     def member(
-        self, variables: Variables, results: Mapping[str, float], *, is_source: bool = False
+        self, variables: Variables, results: Mapping[str, float], *, shares: bool = False
     ) -> Member:
         """Return what becomes of the domain in a family.
 
         Args:
-          variables: after training. Filters that were trained are the domain's own. Of variables
-            that are binary, their bits are kept.
+          variables: after training. Of those that are binary, the bits are kept.
           results: of the training.
-          is_source: the family's shared weights are the domain's, which has none of its own then.
+          shares: filters that were trained are the family's shared weights, and not its own.
         """
-        own = self.options.trains_filters and not is_source
+        own = self.options.trains_filters and not shares
         return Member(
             domain=self.data.domain,
             spec=self.spec,

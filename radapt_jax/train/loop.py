@@ -1,15 +1,16 @@
-"""Trains one domain, or several at once, from the first step to the exported variables."""
+"""Trains one domain, or several at once or jointly, from the first step to the end."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
 from radapt_jax.train.devices import ManyDomains, OneDomain
 from radapt_jax.train.job import Job
+from radapt_jax.train.joint import Course, JointDomains, JointPlace, Share
 from radapt_jax.train.options import TrainOptions
 from radapt_jax.train.place import Place
 from radapt_jax.train.progress import Diverged, Progress
@@ -17,6 +18,7 @@ from radapt_jax.train.signals import Stopped, Stopping
 from radapt_jax.utils import distributed
 
 Trained = tuple[Job, dict[str, Any], dict[str, float]]
+Make = Callable[[Sequence[Job], Sequence[Any], Sequence[jax.Device]], Any]  # what takes the steps
 
 
 def train_domains(jobs: Sequence[Job], place: Place, stopping: Stopping) -> Iterator[Trained]:
@@ -47,11 +49,47 @@ def train_domains(jobs: Sequence[Job], place: Place, stopping: Stopping) -> Iter
         alike = (network, domain.reached, tuple(domain.skipped))
         groups.setdefault(alike, []).append(domain)
     for group in groups.values():
-        yield from _train(group, stopping)
+        together = group[0].job.options.together > 1
+        yield from _train(group, stopping, ManyDomains if together else OneDomain, len(group) == 1)
 
 
-def _train(group: Sequence[Progress], stopping: Stopping) -> list[Trained]:
-    """Train a group from the step it has reached to the end."""
+def train_jointly(course: Course, place: Place, stopping: Stopping) -> list[Trained]:
+    """Train domains that share filters, all in every step, and return each as `train_domains` does.
+
+    They have one state: it is saved and gone on with as a whole, and the best one is that of the
+    highest mean of their validation top-1.
+
+    Args:
+      course: the domains and their teachers.
+      place: where the state and the metrics of each domain are kept.
+      stopping: holds signals back while a step runs.
+
+    Raises:
+      Diverged, MemoryError, Stopped: see `train_domains`.
+    """
+    joint = JointPlace(place, [job.name for job in course.jobs])
+    start = course.start()
+    group = [
+        Progress(job, joint, distributed.devices(), Share(start, job.name)) for job in course.jobs
+    ]
+
+    def make(_: Sequence[Job], states: Sequence[Any], devices: Sequence[jax.Device]) -> Any:
+        return JointDomains(course, states, devices)
+
+    return _train(group, stopping, make, rewinds=True)
+
+
+def _train(
+    group: Sequence[Progress], stopping: Stopping, make: Make, rewinds: bool
+) -> list[Trained]:
+    """Train a group from the step it has reached to the end.
+
+    Args:
+      group: what is trained.
+      stopping: holds signals back.
+      make: makes what takes the steps.
+      rewinds: whether all may go back if one diverges.
+    """
     options = group[0].job.options
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopping.held())
@@ -61,20 +99,20 @@ def _train(group: Sequence[Progress], stopping: Stopping) -> list[Trained]:
         stack.enter_context(_explaining_memory_errors(options))
         while True:
             try:
-                _run(group, stopping)
+                _run(group, stopping, make)
                 stopping.asked = distributed.largest(stopping.asked)
                 return [(domain.job, *domain.exported()) for domain in group]
             except Diverged as diverged:
-                if options.on_nan != "rewind" or len(group) > 1:
+                if options.on_nan != "rewind" or not rewinds:
                     raise
-                group[0].rewind(diverged)
+                for domain in group:
+                    domain.rewind(diverged)
 
 
-def _run(group: Sequence[Progress], stopping: Stopping) -> None:
+def _run(group: Sequence[Progress], stopping: Stopping, make: Make) -> None:
     """Take the remaining steps; evaluate and save on the way, and when asked to stop."""
     jobs, states = [domain.job for domain in group], [domain.state for domain in group]
-    together = jobs[0].options.together > 1
-    trained = (ManyDomains if together else OneDomain)(jobs, states, distributed.devices())
+    trained = make(jobs, states, distributed.devices())
     first, names = group[0], ", ".join(job.name for job in jobs)
     for done in range(int(first.state.step) + 1, first.plan.total + 1):
         measured = trained.step(first.batch(done - 1))

@@ -15,7 +15,6 @@ from radapt_jax.train.job import Job
 from radapt_jax.train.log import Meter
 from radapt_jax.train.place import Place
 from radapt_jax.train.resume import check_same_facts, facts_of
-from radapt_jax.train.step import TrainState
 from radapt_jax.utils import distributed, trees
 from radapt_jax.utils.distributed import replicate
 
@@ -40,19 +39,23 @@ class Progress:
       job: the domain.
       place: where its states and metrics are kept.
       devices: for evaluation.
+      start: the state before the first step; default: the job's.
 
     Attributes:
       index: its place among those that are trained at once.
       skipped: batches that are left out.
-      state: after the last step that is saved, once this is entered.
+      state: after the last step that is saved, once this is entered: a `TrainState`, or what has
+        its `step` and `variables`.
     """
 
-    state: TrainState
+    state: Any
     index = 0
 
-    def __init__(self, job: Job, place: Place, devices: Sequence[jax.Device]) -> None:
+    def __init__(
+        self, job: Job, place: Place, devices: Sequence[jax.Device], start: Any = None
+    ) -> None:
         self.job, self.plan = job, job.plan
-        self._place, self._devices = place, devices
+        self._place, self._devices, self._start = place, devices, start
         self.skipped = place.skipped(job.name)
         frozen = ("params",) if self.plan.decay["filters"] is None else ()
         self._checkpoints = place.checkpoints(job.name, frozen)
@@ -110,7 +113,7 @@ class Progress:
 
     def _go_on(self) -> None:
         """Take up the latest checkpoint; without one, the start of process 0."""
-        start, latest = self.job.start(), self._checkpoints.latest
+        start, latest = self._start or self.job.start(), self._checkpoints.latest
         if latest is None:
             self.state = distributed.by_main(lambda: start)
         else:
@@ -138,7 +141,7 @@ class Progress:
             self._write(done, "train", **self._meter.means(), learning_rate=rate)
             self._meter = Meter(self.index)
 
-    def evaluate(self, done: int, state: TrainState) -> None:
+    def evaluate(self, done: int, state: Any) -> None:
         """Evaluate the state on validation images, and save it."""
         top1 = 0.0
         if self._val is not None:
@@ -153,7 +156,7 @@ class Progress:
         self._meter = Meter(self.index)
         self._write_state(done, state, top1)
 
-    def save(self, done: int, state: TrainState) -> None:
+    def save(self, done: int, state: Any) -> None:
         """Save the state between two evaluations, with what was measured since the last row."""
         self._check(done)
         self._write_state(done, state, UNKNOWN)
@@ -190,7 +193,7 @@ class Progress:
                 step,
             )
 
-    def _write_state(self, done: int, state: TrainState, top1: float) -> None:
+    def _write_state(self, done: int, state: Any, top1: float) -> None:
         self._checkpoints.save(done, state, top1, self._meter.values())
 
     def exported(self) -> tuple[dict[str, Any], dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -99,46 +99,88 @@ def update(
     trained, frozen = trees.split(state.weights, lambda path: named[path] != FROZEN)
 
     def loss_of(
-        trained: dict[str, Array], batch_stats: Any, images: Array, targets: Array, key: Array
-    ) -> tuple[Array, tuple[Array, Any]]:
+        trained: dict[str, Array], batch_stats: Any, fed: Mapping[str, Array], key: Array
+    ) -> tuple[Array, tuple[dict[str, Array], Any]]:
         weights = trees.unflatten({**trained, **frozen})
         logits, changed = model.apply(
             {**weights, "batch_stats": batch_stats},
-            images,
+            fed["images"],
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
         if classes is not None:
             logits = losses.mask(logits, classes)
-        loss = losses.cross_entropy(logits, targets, smoothing, classes).mean()
-        top1 = (logits.argmax(-1) == targets).mean()
-        return loss, (top1, changed["batch_stats"])
+        loss = losses.cross_entropy(logits, fed["targets"], smoothing, classes).mean()
+        top1 = (logits.argmax(-1) == fed["targets"]).mean()
+        return loss, ({"loss": loss, "top1": top1}, changed["batch_stats"])
 
-    batch_stats, total = state.batch_stats, None
-    size = len(images) // parts
-    for part in range(parts):
-        rows = slice(part * size, (part + 1) * size)
-        fed = (images[rows], targets[rows])
-        if total is not None:  # a part is computed when the one before it is done with
-            fed, total = jax.lax.optimization_barrier((fed, total))
-        (loss, (top1, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            trained, batch_stats, *fed, jax.random.fold_in(key, part)
-        )
-        found = (grads, {"loss": loss, "top1": top1})
-        total = found if total is None else jax.tree.map(jnp.add, total, found)
-    grads, measured = jax.tree.map(lambda leaf: leaf / parts, total)
+    fed = {"images": images, "targets": targets}
+    grads, batch_stats, measured = gradients(loss_of, trained, state.batch_stats, fed, key, parts)
     if axis_name is not None:
         grads, batch_stats, measured = jax.lax.pmean((grads, batch_stats, measured), axis_name)
     finite = jnp.isfinite(optax.tree.norm(grads))
     measured["loss"] = jnp.where(finite, measured["loss"], jnp.nan)
+    return stepped(state, optimizer, trained, frozen, grads, batch_stats), measured
+
+
+def gradients(
+    loss_of: Callable[..., tuple[Array, tuple[dict[str, Array], Any]]],
+    trained: Mapping[str, Array],
+    batch_stats: Any,
+    fed: Mapping[str, Array],
+    key: Array,
+    parts: int = 1,
+) -> tuple[dict[str, Array], Any, dict[str, Array]]:
+    """Return gradients, batch statistics and measurements of a batch, computed part by part.
+
+    Args:
+      loss_of: `loss_of(trained, batch_stats, fed, key) -> (loss, (measured, batch_stats))`.
+      trained: variables by path.
+      batch_stats: before the batch.
+      fed: arrays of the batch, each with b rows.
+      key: for dropout.
+      parts: of b / parts rows; their gradients and measurements are averaged.
+    """
+    total = None
+    size = len(next(iter(fed.values()))) // parts
+    for part in range(parts):
+        rows = slice(part * size, (part + 1) * size)
+        now = {name: array[rows] for name, array in fed.items()}
+        if total is not None:  # a part is computed when the one before it is done with
+            now, total = jax.lax.optimization_barrier((now, total))
+        (_, (measured, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            trained, batch_stats, now, jax.random.fold_in(key, part)
+        )
+        found = (grads, measured)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+    grads, measured = jax.tree.map(lambda leaf: leaf / parts, total)
+    return grads, batch_stats, measured
+
+
+def stepped(
+    state: Any,
+    optimizer: optax.GradientTransformation,
+    trained: Mapping[str, Array],
+    frozen: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    batch_stats: Any,
+) -> Any:
+    """Return the state after a step of the optimiser.
+
+    Args:
+      state: before the step, with `weights` and `opt_state`.
+      optimizer: of its weights.
+      trained, frozen: the weights by path.
+      grads: of the trained ones.
+      batch_stats: after the step.
+    """
     zeros = {path: jnp.zeros_like(leaf) for path, leaf in frozen.items()}
     updates, opt_state = optimizer.update(
         trees.unflatten({**grads, **zeros}), state.opt_state, state.weights
     )
     changes, _ = trees.split(updates, lambda path: path in trained)
     weights = trees.unflatten({**optax.apply_updates(trained, changes), **frozen})
-    new = state.replace(
+    return state.replace(
         step=state.step + 1, **weights, batch_stats=batch_stats, opt_state=opt_state
     )
-    return new, measured
