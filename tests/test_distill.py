@@ -191,12 +191,13 @@ def test_filters_get_the_sum_of_the_gradients_of_all_domains(digits, faces, monk
         for index, job in enumerate(course.jobs):
             weights = {key: job.variables[key] for key in ("params", "adapters")}
             loss, singles[job.name] = single(job, course.teachers[job.name], fed[job.name])(weights)
-            assert float(measured["loss"][index]) == pytest.approx(float(loss), rel=1e-9)
+            assert float(measured["loss"][index]) == pytest.approx(float(loss), rel=1e-6)
         both = [it["params"] for it in singles.values()]
         expected = jax.tree.map(np.add, *both)
-        chex.assert_trees_all_close(grads["params"], expected, rtol=0, atol=1e-9)
+        # Pixels are divided by 255 in float32, which a compiled program may round differently.
+        chex.assert_trees_all_close(grads["params"], expected, rtol=0, atol=1e-5)
         for name, it in singles.items():
-            chex.assert_trees_all_close(grads["adapters"][name], it["adapters"], rtol=0, atol=1e-9)
+            chex.assert_trees_all_close(grads["adapters"][name], it["adapters"], rtol=0, atol=1e-5)
             assert np.abs(grads["aligners"][name]).max() > 0
         _, _, many, losses = stepped(course, 2, monkeypatch)
         chex.assert_trees_all_close(many.weights, after.weights, rtol=0, atol=1e-9)
