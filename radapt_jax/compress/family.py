@@ -226,9 +226,8 @@ def with_factors(
     )
     options = of_kind(member.spec.adapter, kind, ranks=ranks)
     return dataclasses.replace(
-        member,
+        member.changed(adapters=adapters),
         spec=dataclasses.replace(member.spec, adapter=options),
-        variables={**member.variables, "adapters": adapters},
         method=kind,
         shared=None,
         results={},

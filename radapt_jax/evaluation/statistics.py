@@ -6,7 +6,6 @@ other activations. No gradients are taken here, and nothing else is changed.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -89,7 +88,7 @@ def renewed(
         for path, leaf in old.items()
     }
     stats = trees.unflatten(new)
-    return dataclasses.replace(member, variables={**member.variables, "batch_stats": stats})
+    return member.changed(batch_stats=stats)
 
 
 def _after(model: Any, variables: Any, images: Any, start: float) -> dict[str, np.ndarray]:

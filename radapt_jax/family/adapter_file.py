@@ -1,7 +1,7 @@
 """One domain as one file: safetensors, with the domain's facts and checksums in its metadata.
 
 The folders of its images are left out, since the file is meant to be passed on. Nothing is pickled.
-Variables that are binary take a bit a value.
+Variables that are binary take a bit a value, and those of a domain that is rounded a few.
 Reading checks the facts, then shapes and dtypes, then every value.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import safetensors.numpy
 
-from radapt_jax.family import bits
+from radapt_jax.family import packing
 from radapt_jax.family.card import parse_card
 from radapt_jax.family.member import Member
 from radapt_jax.models.registry import Backbones
@@ -33,6 +33,7 @@ def write(member: Member, path: str | Path) -> None:
 
     Raises:
       OSError: nothing can be written there; a file that is there stays unchanged.
+      ValueError: the domain is said to be rounded, and its values are not.
     """
     path = Path(path)
     check_file_place(path)
@@ -40,7 +41,7 @@ def write(member: Member, path: str | Path) -> None:
         member = dataclasses.replace(member, data=member.data.without_place())
     card = json.dumps({**member.card(), "version": __version__})
     metadata = {KEY: card, "sha256": _digest(card)}
-    leaves = bits.packed(member.spec, trees.flatten(trees.to_numpy(member.variables)))
+    leaves = packing.packed(member, trees.flatten(trees.to_numpy(member.variables)))
     files.write_atomically(path, safetensors.numpy.save(leaves, metadata))
 
 
@@ -87,14 +88,9 @@ def read(path: str | Path, backbones: Backbones | None = None) -> Member:
             dtype = DTYPES.get(part.get_dtype(), "uint8")
             found[name] = jax.ShapeDtypeStruct(tuple(part.get_shape()), dtype)
         expected = trees.flatten(empty.abstract())
-        as_stored = {
-            name: bits.as_stored(empty.spec, name, leaf, found.get(name))
-            for name, leaf in expected.items()
-        }
-        trees.check_like(found, as_stored, str(path))
-        variables = trees.unflatten(
-            {name: bits.unpacked(file.get_tensor(name), leaf) for name, leaf in expected.items()}
-        )
+        trees.check_like(found, packing.as_stored(empty, expected, found), str(path))
+        stored = {name: file.get_tensor(name) for name in expected}
+        variables = trees.unflatten(packing.unpacked(empty, expected, stored))
     member = dataclasses.replace(empty, variables=variables)
     return member.verified(card["sha256"], str(path))
 

@@ -17,6 +17,7 @@ from radapt_jax.family.folded import FoldedDomain, FoldedVariables
 from radapt_jax.family.member import Member
 from radapt_jax.family.predict import check_images
 from radapt_jax.family.predictor import Predictor
+from radapt_jax.family.rounding import Rounding
 from radapt_jax.family.shared import Shared
 from radapt_jax.models.fold import fold, folded_spec
 from radapt_jax.models.registry import Backbones
@@ -250,14 +251,19 @@ class Family(Domains):
             spec, variables = folded.spec, folded.variables
         family_export.export(spec, variables, member.domain, path, platforms)
 
-    def save_domain(self, domain: str, path: str | Path) -> None:
+    def save_domain(self, domain: str, path: str | Path, *, bits: int | None = None) -> None:
         """Write a domain as one safetensors file with its facts; see `family.adapter_file`.
+
+        With `bits`, what is written is rounded, to 2, 3, 4 or 8 bits a value of its adapters'
+        matrices; see `rounding.Rounding`.
 
         Raises:
           KeyError: there is no such domain.
+          ValueError: another number of bits, or values that they cannot hold.
           OSError: nothing can be written there; a file that is there stays unchanged.
         """
-        adapter_file.write(self[domain], path)
+        member = self[domain]
+        adapter_file.write(member if bits is None else member.rounded(Rounding(bits)), path)
 
     def load_domain(self, path: str | Path, name: str | None = None) -> str:
         """Add the domain of a safetensors file, under its own name or another; return the name.

@@ -11,9 +11,12 @@ from radapt_jax.data.holdout import HeldOut, Record
 from radapt_jax.data.spec import DataSpec
 from radapt_jax.family import bits
 from radapt_jax.family.card import FORMAT, check_card
+from radapt_jax.family.rounding import Rounding, rounded
 from radapt_jax.models.registry import Backbones
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import trees
+
+FOUR_BITS = Rounding()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Member:
       images: image counts by split.
       results: top-1 in percent by split, and other results of training.
       held_out: which images of train were held out for validation; None: not known.
+      rounding: what the variables are rounded to, and packed as in a file; None: they are not.
     """
 
     domain: Domain
@@ -43,6 +47,7 @@ class Member:
     images: Mapping[str, int] = dataclasses.field(default_factory=dict)
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
     held_out: HeldOut | None = None
+    rounding: Rounding | None = None
 
     def __post_init__(self) -> None:
         """A network without batch norms has no statistics, which files do not tell from none."""
@@ -82,6 +87,29 @@ class Member:
         )
         return bits.count(self.spec, leaves)
 
+    def rounded(self, rounding: Rounding = FOUR_BITS) -> Member:
+        """Return the same domain with its variables rounded, so that its file is small.
+
+        Weights of its own stay as they are. `results` are left out: they are of other values.
+
+        Raises:
+          ValueError: a value is too large for float16.
+        """
+
+        def form(path: str, leaf: Any) -> Any:
+            bits_of = rounding.bits_of(path, tuple(leaf.shape))
+            return leaf if bits.leaf_of(self.spec, path) else rounded(leaf, bits_of)
+
+        leaves = {path: form(path, it) for path, it in trees.flatten(self.variables).items()}
+        made = trees.unflatten(leaves)
+        variables = {name: made.get(name, {}) for name in self.variables}
+        return dataclasses.replace(self, variables=variables, rounding=rounding, results={})
+
+    def changed(self, **collections: Any) -> Member:
+        """Return the same domain with other collections, which are not rounded any more."""
+        variables = {**self.variables, **collections}
+        return dataclasses.replace(self, variables=variables, rounding=None)
+
     def abstract(self) -> dict[str, Any]:
         """Return the shapes and dtypes that `variables` must have."""
         return {
@@ -115,6 +143,7 @@ class Member:
             "images": dict(self.images),
             "held_out": self.held_out.to_json() if self.held_out else None,
             "results": dict(self.results),
+            "rounding": dataclasses.asdict(self.rounding) if self.rounding else None,
         }
 
     @classmethod
@@ -133,7 +162,7 @@ class Member:
         """
         try:
             check_card(card)
-            held_out = card.get("held_out")  # older cards have none
+            held_out, rounding = card.get("held_out"), card.get("rounding")  # older cards have none
             return cls(
                 domain=Domain.from_json(card["domain"]),
                 spec=ModelSpec.from_json(card["network"], backbones),
@@ -144,6 +173,7 @@ class Member:
                 images=card["images"],
                 results=card["results"],
                 held_out=None if held_out is None else HeldOut.from_json(held_out),
+                rounding=None if rounding is None else Rounding(**rounding),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{where} describes no domain: {error!r}.") from error
