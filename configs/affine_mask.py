@@ -8,8 +8,8 @@ paper: the equation, and Adam. Scores start, are cut and are trained as by confi
 the four numbers, which start at W' = W. Ours: norms and head, which are trained with SGD as by
 configs/parallel.py, and batch and schedule.
 
-configs/affine_mask.py:ours trains masks and numbers at 1e-3, which is better on validation images of short trainings
-(docs/methods.md).
+configs/affine_mask.py:ours trains masks and numbers at 1e-3,
+which is better on validation images of short trainings (docs/methods.md).
 """
 
 from configs import mask

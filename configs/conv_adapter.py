@@ -9,12 +9,11 @@ and decoupled decay, at 1e-3 with 1e-4. Ours: a bottleneck of a quarter of the c
 the domain's own, which are trained with the head by SGD as by configs/parallel.py, and batch and
 schedule (there 64 images and 100 epochs).
 
-configs/conv_adapter.py:ours trains adapters at 1e-2, which is better on validation images of short trainings
-(docs/methods.md).
+configs/conv_adapter.py:ours trains adapters at 1e-2,
+which is better on validation images of short trainings (docs/methods.md).
 """
 
 from configs import base
-
 
 RATES = {"paper": 1e-3, "ours": 1e-2}
 

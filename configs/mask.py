@@ -9,12 +9,11 @@ at 1e-4, without decay. Ours: norms and head, which are trained with SGD as by c
 (there, norms stay as they are, and heads are trained with Adam, too), and batch and schedule (there
 32 images and 30 epochs with a drop after 15).
 
-configs/mask.py:ours trains scores at 1e-3, which is better on validation images of short trainings
-(docs/methods.md).
+configs/mask.py:ours trains scores at 1e-3,
+which is better on validation images of short trainings (docs/methods.md).
 """
 
 from configs import base
-
 
 RATES = {"paper": 1e-4, "ours": 1e-3}
 

@@ -8,12 +8,11 @@ python train.py --config configs/vera.py --config.domains=cifar100,svhn \
 of each layer), the full rank, norms of the domain's own, and rates, decay, batch and schedule,
 which are those of configs/parallel.py (there, Adam for language models).
 
-configs/vera.py:ours trains the two vectors at a rate of 1, which is better on validation images of short trainings
-(docs/methods.md).
+configs/vera.py:ours trains the two vectors at a rate of 1,
+which is better on validation images of short trainings (docs/methods.md).
 """
 
 from configs import base
-
 
 RATES = {"paper": 0.0, "ours": 1.0}  # 0: as the rest
 

@@ -25,6 +25,7 @@ ADAPTED = (
     *("series", "parallel", "low_rank", "modulation", "modulation:factored", "controller"),
     *("mask", "affine_mask", "conv_lora", "random_basis", "vera", "conv_adapter"),
 )
+OURS = ("mask", "affine_mask", "vera", "conv_adapter")
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # What has no gradient until something else has left 0, and no decay.
 WAITING = {
@@ -61,6 +62,17 @@ def test_every_kind_of_a_domains_own_has_a_recipe():
     kinds = {base.recipe(name).adapter.kind for name in ADAPTED}
     assert kinds == {name for name, kind in KINDS.items() if kind.leaves and not kind.shares()}
     assert kinds <= METHODS.keys()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_ours_is_the_papers_recipe_at_another_rate(name):
+    papers, ours = (base.recipe(f"{name}:{variant}") for variant in ("paper", "ours"))
+    assert papers.to_dict() == base.recipe(name).to_dict()
+    assert ours.optim.adapter_rate != papers.optim.adapter_rate
+    ours.optim.adapter_rate = papers.optim.adapter_rate
+    assert ours.to_dict() == papers.to_dict()
+    with pytest.raises(SystemExit, match="found variant 'theirs'; expected one of"):
+        base.recipe(f"{name}:theirs")
 
 
 @pytest.mark.parametrize("name", ADAPTED)

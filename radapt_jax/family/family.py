@@ -162,8 +162,8 @@ class Family(Domains):
             [0, 255], and there is a warning if all are in [0, 1].
           domain: whose adapters, norms and head to use for all images; or
           domains: n names, one for each image. Each image goes through its own domain, all in one
-            call, or in one call for each network if adapter kinds or ranks differ. Domains with
-            filters of their own (weights of their own, modulation, masks) take a call each.
+            call, or one call for each network. Domains with filters of their own (weights of their
+            own, modulation, masks) take a call each.
           batch_size: the most images that go through the network at once.
 
         Returns:
@@ -254,8 +254,7 @@ class Family(Domains):
     def save_domain(self, domain: str, path: str | Path, *, bits: int | None = None) -> None:
         """Write a domain as one safetensors file with its facts; see `family.adapter_file`.
 
-        With `bits`, what is written is rounded, to 2, 3, 4 or 8 bits a value of its adapters'
-        matrices; see `rounding.Rounding`.
+        With `bits`, what is written is rounded to 2, 3, 4 or 8 of them; see `rounding.Rounding`.
 
         Raises:
           KeyError: there is no such domain.
