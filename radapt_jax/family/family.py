@@ -121,11 +121,8 @@ class Family(Domains):
                     "Save to another folder."
                 )
         source = self.shared.source
-        if (
-            source
-            and self._source_left_at
-            and source not in {*self, *checkpoint.list_members(path)}
-        ):
+        kept = {*self, *checkpoint.list_members(path)}
+        if source and self._source_left_at and source not in kept:
             left = checkpoint.load_member(self._source_left_at, source, self._own_backbone())
             checkpoint.save_member(self._fitted(source, left), path)
         for name in self.domains:
@@ -156,8 +153,8 @@ class Family(Domains):
         one padded, so that one program and the memory of one batch suffice for any number.
 
         Args:
-          images: (n, h, w, 3), with sides that the backbone takes (ResNet-26: multiples of 8).
-            uint8 in [0, 255] is normalised with the domain's mean and std. Floats must be
+          images: (n, h, w, 3), with sides that the backbone takes (ResNet-26: multiples of 8). uint8
+            in [0, 255] is normalised with the domain's mean and std. Floats must be
             normalised already: values beyond 2 / std are refused, as they are probably pixels in
             [0, 255], and there is a warning if all are in [0, 1].
           domain: whose adapters, norms and head to use for all images; or
@@ -232,7 +229,7 @@ class Family(Domains):
     ) -> None:
         """Write a domain as one StableHLO file that runs with only jax; see `family.export`.
 
-        Its adapters are folded, unless their kind cannot be.
+        Adapters are folded, if their kind can be.
 
         Args:
           domain: its name.
