@@ -41,6 +41,7 @@ def get_config() -> config_dict.ConfigDict:
     config.compress.share = 0.5  # uniform: rank over full rank of a layer
     config.compress.energy = 0.9  # energy: share of a layer's squared singular values to keep
     config.compress.budget = 0  # budget: parameters of all β and γ; 0: as many as uniform takes
+    config.compress.statistics = 1024  # training images for norm statistics anew; 0: keep the old
     config.compress.dense = ""  # to join a family: a run with the domain's dense adapters
 
     config.distill = config_dict.ConfigDict()

@@ -64,7 +64,8 @@ def info(arguments: argparse.Namespace) -> None:
 
 
 def save(arguments: argparse.Namespace) -> None:
-    Family.load(arguments.workdir, [arguments.domain]).save_domain(arguments.domain, arguments.file)
+    family = Family.load(arguments.workdir, [arguments.domain])
+    family.save_domain(arguments.domain, arguments.file, bits=arguments.bits)
     size = Path(arguments.file).stat().st_size
     print(f"{arguments.file}: {arguments.domain}, {size / 1000:,.0f} kB")
 
@@ -211,7 +212,8 @@ def parser() -> argparse.ArgumentParser:
     command(ls, "list the domains of a workdir", "workdir")
     one = command(info, "print the facts of a domain's file, or of a workdir", "path")
     one.add_argument("domain", nargs="?", help="a domain of the workdir")
-    command(save, "write a domain as one safetensors file", "workdir", "domain", "file")
+    one = command(save, "write a domain as one safetensors file", "workdir", "domain", "file")
+    one.add_argument("--bits", type=int, help="round its adapters to 2, 3, 4 or 8 bits a value")
     one = command(swap, "put a domain's file into a workdir", "workdir", "file")
     one.add_argument("--name", help="under another name")
     one.add_argument("--replace", action="store_true", help="in place of the one of that name")

@@ -262,6 +262,9 @@ def test_the_command_line(family, tmp_path, capsys):
     family.save(tmp_path / "a")
     assert "digits" in run("ls", tmp_path / "a")
     assert "kB" in run("save", tmp_path / "a", "digits", tmp_path / "d.safetensors")
+    run("save", tmp_path / "a", "digits", tmp_path / "small.safetensors", "--bits", "4")
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("small", "d")]
+    assert 2 * sizes[0] < sizes[1]
     assert json.loads(run("info", tmp_path / "d.safetensors"))["method"] == "parallel"
     assert json.loads(run("info", tmp_path / "a", "faces"))["method"] == "series"
     backbone = {"name": "resnet26", "width": 0.125}

@@ -253,7 +253,7 @@ def test_compressed_families_are_saved_and_kept_apart(dense, pixels, tmp_path):
 def test_what_cannot_be_compressed_is_named(dense):
     with pytest.raises(ValueError, match="no domain with parallel adapters"):
         compress_family(Family(dense.shared, [dense["plain"]]), "joint", rank_rule("uniform"))
-    with pytest.raises(ValueError, match="no adapter kernel"):
+    with pytest.raises(ValueError, match=r"found .*none.*Without adapters there is nothing"):
         compress_family(dense, "joint", rank_rule("uniform"), domains=["plain"])
     with pytest.raises(ValueError, match="compression 'svd'"):
         compress_family(dense, "svd", rank_rule("uniform"))

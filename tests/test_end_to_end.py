@@ -214,6 +214,10 @@ def test_compress_and_join(pretrained, cache_dir, tmp_path):
     family, before = (Family.load(tmp_path / "small" / part) for part in ("", "compressed"))
     assert family.fingerprint == before.fingerprint
     chex.assert_trees_all_equal(family.shared.params, before.shared.params)  # β is frozen
+    mean = "batch_stats/norm/mean"
+    dense = Family.load(tmp_path / "dense")
+    stats = [trees.flatten(it.variables("digits"))[mean] for it in (dense, before)]
+    assert not np.array_equal(*stats), "norms have seen the compressed network"
     gamma = "adapters/stage1/block1/conv1/adapter/gamma"
     moved = [trees.flatten(it.variables("digits"))[gamma] for it in (family, before)]
     assert not np.array_equal(*moved)

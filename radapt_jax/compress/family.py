@@ -105,6 +105,8 @@ def _advice(kind: str) -> str:
     fitting = [name for name in targets() if KINDS[name].compresses == kind]
     if fitting:
         return f"Compress {kind} to {' or '.join(fitting)}."
+    if not KINDS[kind].leaves:
+        return "Without adapters there is nothing to compress."
     return (
         f"{kind.capitalize()} adapters have no matrix that a product of low rank could stand for."
     )

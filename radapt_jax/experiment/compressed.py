@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from radapt_jax.compress import ranks as compress_ranks
 from radapt_jax.compress.family import alphas_of, compress_family, compressible
-from radapt_jax.data.load import DomainData, load_splits
+from radapt_jax.data.cache import Split
+from radapt_jax.data.holdout import HeldOut
+from radapt_jax.data.load import DomainData, NothingToEvaluate, load_splits
+from radapt_jax.data.spec import DataSpec
 from radapt_jax.evaluation.evaluate import open_source
+from radapt_jax.evaluation.statistics import BATCH, renewed
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.family.family import Family
+from radapt_jax.family.member import Member
 from radapt_jax.report import plots, results, write
 from radapt_jax.report.write import write_ranks
 from radapt_jax.train.job import Job
@@ -31,7 +36,10 @@ def open_compressed(settings: Settings, workdir: Path) -> tuple[Family, list[str
     names = list(settings.domains) or compressible(dense, settings.compression.kind)
     if not (workdir / "compressed" / "shared").is_dir():
         how = settings.compression
-        return compress_family(dense, how.kind, how.ranks, domains=names), names
+        compressed = compress_family(dense, how.kind, how.ranks, domains=names)
+        for name in names if how.statistics else ():
+            _renew(settings, compressed, name)
+        return compressed, names
     begun = Family.load(workdir / "compressed")
     for name in names:
         if begun[name].spec.adapter.kind != settings.compression.kind:
@@ -40,6 +48,26 @@ def open_compressed(settings: Settings, workdir: Path) -> tuple[Family, list[str
                 "--workdir, or let it join: configs/join.py."
             )
     return begun, names
+
+
+def _renew(settings: Settings, compressed: Family, name: str) -> None:
+    """Take a compressed domain's norm statistics anew, where its images are at hand."""
+    try:
+        train = _opened(settings, compressed[name])[1]["train"]
+    except (FileNotFoundError, NothingToEvaluate) as error:
+        log.warning("%s: its norms keep their statistics. %s", name, error)
+        return
+    batch = min(BATCH, settings.compression.statistics)
+    count = settings.compression.statistics // batch * batch
+    compressed.add(name, renewed(compressed, name, train, count=count, batch_size=batch))
+
+
+def _opened(settings: Settings, member: Member) -> tuple[DataSpec, Mapping[str, Split], HeldOut]:
+    """Return where a domain's images are, its splits, and which images of train are held out."""
+    own = member.data is not None and member.data.dir
+    spec, source = open_source(member, None if own else settings.data["dir"])
+    settings.check_same_images(spec)
+    return spec, *load_splits(spec, source, settings.cache, member.record)
 
 
 def begin_compressed(
@@ -68,10 +96,7 @@ def compressed_job(
     settings: Settings, compressed: Family, name: str
 ) -> Callable[[Family | None], Job]:
     member = compressed[name]
-    own = member.data is not None and member.data.dir
-    spec, source = open_source(member, None if own else settings.data["dir"])
-    settings.check_same_images(spec)
-    splits, held_out = load_splits(spec, source, settings.cache, member.record)
+    spec, splits, held_out = _opened(settings, member)
     domain = settings.with_decay(member.domain)
     data = DomainData(domain, splits, spec, held_out)
     check_export(settings.options, name, "val" in splits)

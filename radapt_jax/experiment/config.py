@@ -59,7 +59,7 @@ KINDS = {
     **dict.fromkeys(("adapter.kind", "adapter.stages", "adapter.convs"), TEXT),
     **dict.fromkeys(("compress.ranks", "compress.dense", "distill.teachers"), TEXT),
     **dict.fromkeys(("compress.share", "compress.energy"), number("(0, 1]")),
-    "compress.budget": whole(0),
+    **dict.fromkeys(("compress.budget", "compress.statistics"), whole(0)),
     "distill.on": FLAG,
     **{f"distill.{name}": kind for name, kind in distill.KINDS.items()},
     "data.cache": PATH,
@@ -156,6 +156,7 @@ def _settings(config: ConfigDict) -> Settings:
                 budget=compress.budget,
             ),
             dense=compress.dense,
+            statistics=compress.statistics,
         ),
         lessons=_lessons(config.distill),
         data={

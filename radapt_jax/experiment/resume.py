@@ -30,6 +30,7 @@ FREE = (
 # Entries that were added since, and what runs did before.
 ADDED = {
     **{ENTRIES[name]: it for name, it in LATER.items()},
+    "compress.statistics": 1024,  # of what is begun, the compressed domains are there
     "distill.on": False,
     "distill.teachers": "",
     **{f"distill.{name}": it for name, it in dataclasses.asdict(Distillation()).items()},

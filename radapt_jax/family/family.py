@@ -153,8 +153,8 @@ class Family(Domains):
         one padded, so that one program and the memory of one batch suffice for any number.
 
         Args:
-          images: (n, h, w, 3), with sides that the backbone takes (ResNet-26: multiples of 8). uint8
-            in [0, 255] is normalised with the domain's mean and std. Floats must be
+          images: (n, h, w, 3), with sides that the backbone takes (ResNet-26: multiples of 8).
+            uint8 in [0, 255] is normalised with the domain's mean and std. Floats must be
             normalised already: values beyond 2 / std are refused, as they are probably pixels in
             [0, 255], and there is a warning if all are in [0, 1].
           domain: whose adapters, norms and head to use for all images; or
