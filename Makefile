@@ -22,6 +22,7 @@ CUDA_VENV := .venv-cuda
 RUN := $(VENV)/bin/python
 CUDA_RUN := $(CUDA_VENV)/bin/python
 QUICK := runs/quickstart
+NOT_ON_OLDEST := readme faults decathlon recipes transfer distill one_after_another torch_file wheel
 
 .PHONY: bench bench-gpu transfer imagenet methods tables quickstart test test-faults test-oldest lint types check format clean
 
@@ -38,11 +39,11 @@ test: $(VENV)/.dev
 test-faults: $(VENV)/.dev
 	$(RUN) tests/faults.py
 
-# Without the slowest tests (the README's commands, killed runs, the decathlon's recipes, thirty
-# domains in one process) and those that JAX has no part in (files of PyTorch, the wheel).
+# Without the slowest tests (the README's commands, killed runs, recipes, studies, joint training,
+# thirty domains in one process) and those that JAX has no part in (files of PyTorch, the wheel).
 test-oldest: $(OLDEST_VENV)/.dev
 	$(OLDEST_VENV)/bin/python -m pytest \
-	  $(foreach name,readme faults decathlon one_after_another torch_file wheel,--ignore=tests/test_$(name).py)
+	  $(foreach name,$(NOT_ON_OLDEST),--ignore=tests/test_$(name).py)
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
