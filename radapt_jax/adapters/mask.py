@@ -84,7 +84,8 @@ class MaskAdapter(Adapter):
         return self._mask(kernel) * kernel
 
     def _mask(self, kernel: Array) -> Array:
-        scores = self.leaf("scores", kernel.shape, jnp.float32)
+        wide = jnp.promote_types(self.runtime.dtype, jnp.float32)  # bfloat16 may cross a threshold
+        scores = self.leaf("scores", kernel.shape, wide)
         return binary(scores, self.options.threshold).astype(kernel.dtype)
 
     @classmethod
