@@ -55,8 +55,8 @@ class GainAdapter(Adapter):
         return f(x, train=train) * (1 + gain)
 
     @classmethod
-    def fold(cls, f, own, stats, norm, options, conv):
-        return f.kernel * (1 + own["gain"]), None
+    def fold(cls, f, it):
+        return f.kernel * (1 + it.own["gain"]), None
 
     @classmethod
     def parameters(cls, options, site):

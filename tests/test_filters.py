@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from radapt_jax.adapters import KINDS, AdaptedConv, Runtime, make_options
+from radapt_jax.adapters.base import Trained
 from radapt_jax.nn.filters import Filter, grouped_product, with_alpha, without_groups
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.norm import NormRule
@@ -128,7 +129,7 @@ def test_every_kind_folds_on_it(name, kind):
         if path.startswith("batch_stats")
     }
     f = Filter(kernel, bias, geometry)
-    folded, constant = KINDS[kind].fold(f, own, stats, rule, make_options(kind), "")
+    folded, constant = KINDS[kind].fold(f, Trained(own, stats, make_options(kind), rule, ""))
     again = f._replace(kernel=folded)(x, train=False)
     chex.assert_trees_all_close(again + (0 if constant is None else constant), y, atol=1e-9)
     if not stats:

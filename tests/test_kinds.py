@@ -311,3 +311,15 @@ def test_options_that_masks_cannot_have():
     for wrong in ({"threshold": 1.0}, {"threshold": -0.1}, {"scores": "high"}):
         with pytest.raises(ValueError, match="mask adapters: found"):
             rj.Mask(**wrong)
+
+
+DROPPED = [kind for kind in KINDS if "dropout" in KINDS[kind].Options.checks]
+
+
+@pytest.mark.parametrize("kind", DROPPED)
+def test_dropout_of_a_config_is_a_list(kind):
+    """Options are hashed: a network is compiled once for each."""
+    options = make_options(kind, dropout=[0, 0.5])
+    assert options.dropout == (0.0, 0.5)
+    assert hash(options) == hash(make_options(kind, dropout=(0.0, 0.5)))
+    assert options.served() == make_options(kind)

@@ -7,7 +7,7 @@ Add it to `registry.KINDS`, and it is trained, counted, saved, folded and served
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -26,6 +26,16 @@ NAME = "adapter"  # of the submodule: an adapter's variables are at <convolution
 def is_adapters(path: str) -> bool:
     """Tell whether a variable belongs to an adapter, from its path."""
     return f"/{NAME}/" in path
+
+
+def leaf_of(path: str) -> str:
+    """Return the path of a variable inside its adapter; "": it belongs to none."""
+    return path.partition(f"/{NAME}/")[2]
+
+
+def carriers(paths: Iterable[str]) -> set[str]:
+    """Return the paths of the convolutions whose adapters have some of the variables."""
+    return {path.partition(f"/{NAME}/")[0] for path in paths if is_adapters(path)}
 
 
 def of_adapter(leaves: Mapping[str, Any], conv: str) -> dict[str, Any]:
@@ -79,6 +89,27 @@ class Site(NamedTuple):
         """Return the site of a convolution, from its path and its filter."""
         size, _, inputs, outputs = f.kernel.shape
         return cls(conv, size, inputs, outputs, f.geometry.groups)
+
+
+class Trained(NamedTuple):
+    """The adapter of one convolution, as it is at evaluation.
+
+    Args:
+      own: its variables by path inside it, shared ones too.
+      stats: its running statistics.
+      options: of the kind.
+      norm: the network's rule for norms.
+      conv: path of the convolution.
+    """
+
+    own: Mapping[str, Array]
+    stats: Mapping[str, Array]
+    options: Any
+    norm: NormRule
+    conv: str
+
+
+Folded = tuple[Float[Array, "k k c d"], Float[Array, " d"] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,24 +185,12 @@ class Adapter(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> tuple[Float[Array, "k k c d"], Float[Array, " d"] | None]:
+    def fold(cls, f: Filter, it: Trained) -> Folded:
         """Return the kernel of the adapted convolution at evaluation, and a constant to be added.
 
         Args:
           f: the shared filter; its bias, if it has one, stays.
-          own: the adapter's variables by path inside it, shared ones too.
-          stats: its running statistics.
-          norm: the network's rule for norms.
-          options: of the kind.
-          conv: path of the convolution.
+          it: the adapter.
         """
         raise NotImplementedError
 

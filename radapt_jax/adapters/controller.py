@@ -11,17 +11,15 @@ decay pulls to.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Site
+from radapt_jax.adapters.base import Adapter, Folded, Leaf, Site, Trained
 from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter, grouped_product
-from radapt_jax.nn.norm import NormRule
 from radapt_jax.utils.checks import FLAG
 
 
@@ -61,17 +59,10 @@ class ControllerAdapter(Adapter):
         return y + self.leaf("bias", (outputs,)) if self.options.bias else y
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def fold(cls, f: Filter, it: Trained) -> Folded:
         """R (W * x + a) + b = (R W) * x + a + (R - 1) a + b, with a the convolution's own bias."""
-        groups, constant = f.geometry.groups, own.get("bias")
+        own, groups = it.own, f.geometry.groups
+        constant = own.get("bias")
         with jax.default_matmul_precision("highest"):
             kernel = f.kernel + grouped_product(f.kernel, own["kernel"], groups)
             if f.bias is not None:

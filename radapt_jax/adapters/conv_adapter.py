@@ -11,45 +11,35 @@ convolution with zeros between them, which is far faster on CPUs than k² c in g
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Site
-from radapt_jax.adapters.options import Options
+from radapt_jax.adapters.base import Folded, Leaf, Site, Trained
+from radapt_jax.adapters.dropout import Dropped, WithDropout
 from radapt_jax.nn.filters import Filter, without_groups
-from radapt_jax.nn.layers import ChannelDropout
-from radapt_jax.nn.norm import NormRule
-from radapt_jax.utils.checks import number, several, whole
+from radapt_jax.utils.checks import whole
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvAdapter(Options):
+class ConvAdapter(Dropped):
     """Options of Conv-Adapters.
 
     Args:
       init: of the 1x1 convolution; the other one starts over its inputs.
       decay: see `Options`; `scale` has none unless it says so.
+      dropout: see `Dropped`.
       reduction: c over the bottleneck's channels; the bottleneck has as many as divide c.
-      dropout: probability that a channel of the input is dropped in training, for first
-        convolutions of a block (and the stem) and for second ones; in [0, 1).
     """
 
     kind: ClassVar[str] = "conv_adapter"
-    checks: ClassVar = {
-        **Options.checks,
-        "reduction": whole(1),
-        "dropout": several(number("[0, 1)"), 2),
-    }
-    training_only: ClassVar = (*Options.training_only, "dropout")
+    checks: ClassVar = {**Dropped.checks, "reduction": whole(1)}
 
     reduction: int = 4
-    dropout: tuple[float, float] = (0.0, 0.0)
 
 
-class ConvAdapterAdapter(Adapter):
+class ConvAdapterAdapter(WithDropout):
     """y = f * x + scale (relu(β * x + a) γ + b).
 
     The variables are "down" β (k, k, c / w, w), "down_bias" a (w,), "up" γ (w, d), "up_bias" b (d,)
@@ -76,9 +66,7 @@ class ConvAdapterAdapter(Adapter):
         kernel = without_groups(self.leaf("down", shape), width)
         geometry = f.geometry._replace(groups=1)
         down = Filter(kernel, self.leaf("down_bias", (width,)), geometry)
-        rate, axis = options.dropout[self.position], self.runtime.axis_name
-        read = ChannelDropout(rate, axis, name="dropout")(x, train=train)
-        inside = nn.relu(down(read, train=train))
+        inside = nn.relu(down(self.dropped(x, train), train=train))
         beside = inside @ self.leaf("up", (width, site.outputs))
         beside = beside + self.leaf("up_bias", (site.outputs,))
         return f(x, train=train) + beside * self.leaf("scale", (site.outputs,))
@@ -91,20 +79,12 @@ class ConvAdapterAdapter(Adapter):
         return next(width for width in range(most, 0, -1) if channels % width == 0)
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def fold(cls, f: Filter, it: Trained) -> Folded:
         """Raise ValueError: there is no such filter."""
         raise ValueError(
-            f"found conv_adapter adapters on {conv}, which have an activation inside; expected a "
-            "kind that is linear at evaluation. Predict, mix and export them as they are, without "
-            "folding."
+            f"found conv_adapter adapters on {it.conv}, which have an activation inside; expected "
+            "a kind that is linear at evaluation. Predict, mix and export them as they are, "
+            "without folding."
         )
 
     @classmethod

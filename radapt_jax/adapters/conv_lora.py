@@ -18,37 +18,31 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Leaf, Site, product
-from radapt_jax.adapters.low_rank import Ranked, WithRank
+from radapt_jax.adapters.base import Folded, Leaf, Site, Trained, product
+from radapt_jax.adapters.dropout import Dropped, WithDropout
+from radapt_jax.adapters.factors import Factored, Ranked, with_shared_beta
+from radapt_jax.adapters.ranks import Ranks
 from radapt_jax.nn.filters import Filter
-from radapt_jax.nn.layers import ChannelDropout
-from radapt_jax.nn.norm import NormRule
-from radapt_jax.utils.checks import number, several
+from radapt_jax.utils.checks import number
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvLora(Ranked):
+class ConvLora(Ranked, Dropped):
     """Options of low-rank convolutions.
 
     Args:
       init, decay, budget: see `Ranked`; `init` is of γ, and β starts as LoRA's, over its inputs.
+      dropout: see `Dropped`.
       ranks: see `Ranked`; a number by default, as is usual for LoRA.
       scale: of the product.
-      dropout: probability that a channel of the input is dropped in training, for first
-        convolutions of a block (and the stem) and for second ones; in [0, 1).
     """
 
     kind: ClassVar[str] = "conv_lora"
-    checks: ClassVar = {
-        **Ranked.checks,
-        "scale": number("(0, inf)"),
-        "dropout": several(number("[0, 1)"), 2),
-    }
-    training_only: ClassVar = (*Ranked.training_only, "dropout")
+    checks: ClassVar = {**Dropped.checks, **Ranked.checks, "scale": number("(0, inf)")}
+    training_only: ClassVar = Dropped.training_only
 
-    ranks: int | float | Mapping[str, int] = 4
+    ranks: Ranks = 4
     scale: float = 1.0
-    dropout: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,69 +52,46 @@ class JointConvLora(ConvLora):
     kind: ClassVar[str] = "conv_lora_joint"
 
 
-class ConvLoraAdapter(WithRank):
+class ConvLoraAdapter(WithDropout, Factored):
     """y = f * x + scale γ * (β * x); "beta" is (k² c, r), "gamma" (r, d)."""
 
     Options = ConvLora
-    leaves: ClassVar = {"beta": Leaf(start="keras_he_normal"), "gamma": Leaf()}
-    factors = ("beta", "gamma")
+    leaves: ClassVar = {**Factored.leaves, "beta": Leaf(start="keras_he_normal")}
     compresses = "conv_lora"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
-        options, site = self.options, self.site(f)
-        rank = self.rank(options, site)
-        beta = self.leaf("beta", (self.rows(site), rank))
-        gamma = options.scale * self.leaf("gamma", (rank, site.outputs))
-        if site.groups > 1:
+        beta, gamma = self.pair(f).values()
+        gamma = self.options.scale * gamma
+        if f.geometry.groups > 1:
             update = (beta @ gamma).reshape(f.kernel.shape)
             return f._replace(kernel=f.kernel + update)(x, train=train)
-        rate, axis = options.dropout[self.position], self.runtime.axis_name
-        read = ChannelDropout(rate, axis, name="dropout")(x, train=train)
-        down = Filter(beta.reshape(*f.kernel.shape[:3], rank), None, f.geometry)
-        return f(x, train=train) + down(read, train=train) @ gamma
+        down = Filter(beta.reshape(*f.kernel.shape[:3], -1), None, f.geometry)
+        return f(x, train=train) + down(self.dropped(x, train), train=train) @ gamma
 
-    @staticmethod
-    def rows(site: Site) -> int:
-        """Return how many numbers of its input one output reads."""
+    @classmethod
+    def rows(cls, site: Site) -> int:
         return site.size * site.size * site.inputs
 
     @classmethod
-    def highest_rank(cls, site: Site) -> int:
-        return cls.rows(site) if cls.shares() else min(cls.rows(site), site.outputs)
-
-    @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def fold(cls, f: Filter, it: Trained) -> Folded:
         """g = f + scale β γᵀ, as filters."""
-        update = options.scale * product(own["beta"], own["gamma"])
-        return f.kernel + update.reshape(f.kernel.shape), None
-
-    @classmethod
-    def parameters(cls, options: Any, site: Site) -> int:
-        per_rank = site.outputs if cls.shares() else cls.rows(site) + site.outputs
-        return cls.rank(options, site) * per_rank
+        return f.kernel + _update(it.own, it.options).reshape(f.kernel.shape), None
 
     @classmethod
     def matrix(cls, own: Mapping[str, Array], options: Any) -> Any:
         """Return scale β γᵀ, (k² c, d)."""
-        return None if cls.shares() else options.scale * product(own["beta"], own["gamma"])
+        return None if cls.shares() else _update(own, options)
 
 
 class JointConvLoraAdapter(ConvLoraAdapter):
     """The same with β in `params`: one for all domains of a family."""
 
     Options = JointConvLora
-    leaves: ClassVar = {
-        **ConvLoraAdapter.leaves,
-        "beta": Leaf("filters", shared=True, start="keras_he_normal"),
-    }
+    leaves: ClassVar = with_shared_beta(ConvLoraAdapter.leaves)
+
+
+def _update(own: Mapping[str, Array], options: Any) -> Array:
+    return options.scale * product(own["beta"], own["gamma"])

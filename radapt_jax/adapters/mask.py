@@ -19,13 +19,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from radapt_jax.adapters.base import Adapter, Leaf, Site
+from radapt_jax.adapters.base import Leaf, Site
 from radapt_jax.adapters.options import Options
+from radapt_jax.adapters.own_filter import OwnFilter
 from radapt_jax.nn.filters import Filter
-from radapt_jax.nn.norm import NormRule
 from radapt_jax.nn.starts import Start, constant
 from radapt_jax.utils.checks import number
 
@@ -67,39 +66,25 @@ def binary(scores: Array, threshold: float) -> Array:
     return kept + (scores - jax.lax.stop_gradient(scores))
 
 
-class MaskAdapter(Adapter):
+class MaskAdapter(OwnFilter):
     """y = (m W) * x with m of the filter's shape; "scores" tell m."""
 
     Options = Mask
     leaves: ClassVar = {"scores": Leaf(decays=False, binary=True)}
-    filters_apart = True
 
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
-    ) -> Float[Array, "b h2 w2 d"]:
-        return f._replace(kernel=self._masked(f.kernel))(x, train=train)
-
-    def _masked(self, kernel: Array) -> Array:
-        return self._mask(kernel) * kernel
-
-    def _mask(self, kernel: Array) -> Array:
+    def declared(self, f: Filter) -> dict[str, Array]:
         wide = jnp.promote_types(self.runtime.dtype, jnp.float32)  # bfloat16 may cross a threshold
-        scores = self.leaf("scores", kernel.shape, wide)
-        return binary(scores, self.options.threshold).astype(kernel.dtype)
+        return {"scores": self.leaf("scores", f.kernel.shape, wide)}
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def mask(cls, kernel: Array, own: Mapping[str, Array], options: Any) -> Array:
+        """Return m, of the filter's shape and dtype."""
+        return binary(own["scores"], options.threshold).astype(kernel.dtype)
+
+    @classmethod
+    def changed(cls, kernel: Array, own: Mapping[str, Array], options: Any) -> Array:
         """W' = m W."""
-        return binary(own["scores"], options.threshold) * f.kernel, None
+        return cls.mask(kernel, own, options) * kernel
 
     @classmethod
     def parameters(cls, options: Any, site: Site) -> int:
@@ -120,23 +105,14 @@ class AffineMaskAdapter(MaskAdapter):
     Options = AffineMask
     leaves: ClassVar = {**MaskAdapter.leaves, "scales": Leaf(decays=False)}
 
-    def _masked(self, kernel: Array) -> Array:
-        scales = self.leaf("scales", (len(IDENTITY),))
-        return _affine(scales, kernel, self._mask(kernel))
+    def declared(self, f: Filter) -> dict[str, Array]:
+        return {**super().declared(f), "scales": self.leaf("scales", (len(IDENTITY),))}
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def changed(cls, kernel: Array, own: Mapping[str, Array], options: Any) -> Array:
         """W' = k0 + k1 W + k2 m + k3 W m."""
-        mask = binary(own["scores"], options.threshold)
-        return _affine(own["scales"], f.kernel, mask), None
+        k, mask = own["scales"], cls.mask(kernel, own, options)
+        return k[0] + k[1] * kernel + (k[2] + k[3] * kernel) * mask
 
     @classmethod
     def parameters(cls, options: Any, site: Site) -> int:
@@ -145,7 +121,3 @@ class AffineMaskAdapter(MaskAdapter):
     @classmethod
     def start(cls, leaf: str, options: Any) -> Start:
         return constant(np.array(IDENTITY)) if leaf == "scales" else super().start(leaf, options)
-
-
-def _affine(scales: Array, kernel: Array, mask: Array) -> Array:
-    return scales[0] + scales[1] * kernel + (scales[2] + scales[3] * kernel) * mask

@@ -15,14 +15,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from radapt_jax.adapters.base import Adapter, Leaf, Site, product
-from radapt_jax.adapters.low_rank import Ranked, WithRank
+from radapt_jax.adapters.base import Leaf, Site, product
+from radapt_jax.adapters.factors import Factored, Ranked, with_shared_beta
 from radapt_jax.adapters.options import Options
+from radapt_jax.adapters.own_filter import OwnFilter
 from radapt_jax.nn.filters import Filter
-from radapt_jax.nn.norm import NormRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,37 +45,19 @@ class JointModulation(LowRankModulation):
     kind: ClassVar[str] = "modulation_joint"
 
 
-def _scaled(kernel: Array, excess: Array) -> Array:
-    """Return the filter (k, k, c, d) times 1 + excess, (c, d)."""
-    return kernel + kernel * excess
-
-
-class ModulationAdapter(Adapter):
+class ModulationAdapter(OwnFilter):
     """y = (A W) * x with A of (c, d); "kernel" is A - 1."""
 
     Options = Modulation
     leaves: ClassVar = {"kernel": Leaf()}
-    filters_apart = True
 
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
-    ) -> Float[Array, "b h2 w2 d"]:
-        excess = self.leaf("kernel", f.kernel.shape[-2:])
-        return f._replace(kernel=_scaled(f.kernel, excess))(x, train=train)
+    def declared(self, f: Filter) -> dict[str, Array]:
+        return {"kernel": self.leaf("kernel", f.kernel.shape[-2:])}
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def changed(cls, kernel: Array, own: Mapping[str, Array], options: Any) -> Array:
         """W' = A W."""
-        return _scaled(f.kernel, own["kernel"]), None
+        return kernel + kernel * own["kernel"]
 
     @classmethod
     def parameters(cls, options: Any, site: Site) -> int:
@@ -88,49 +69,23 @@ class ModulationAdapter(Adapter):
         return own["kernel"]
 
 
-class LowRankModulationAdapter(WithRank):
+class LowRankModulationAdapter(OwnFilter, Factored):
     """y = ((1 + β γᵀ) W) * x; β (c, r) and γᵀ (r, d) are the domain's."""
 
     Options = LowRankModulation
-    leaves: ClassVar = {"beta": Leaf(start="he_normal"), "gamma": Leaf()}
-    filters_apart = True
-    factors = ("beta", "gamma")
     compresses = "modulation"
 
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
-    ) -> Float[Array, "b h2 w2 d"]:
-        site = self.site(f)
-        rank = self.rank(self.options, site)
-        beta = self.leaf("beta", (site.inputs, rank))
-        gamma = self.leaf("gamma", (rank, site.outputs))
-        return f._replace(kernel=_scaled(f.kernel, beta @ gamma))(x, train=train)
+    def declared(self, f: Filter) -> dict[str, Array]:
+        return self.pair(f)
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def changed(cls, kernel: Array, own: Mapping[str, Array], options: Any) -> Array:
         """W' = (1 + β γᵀ) W."""
-        return _scaled(f.kernel, product(own["beta"], own["gamma"])), None
-
-    @classmethod
-    def parameters(cls, options: Any, site: Site) -> int:
-        per_rank = site.outputs if cls.shares() else site.inputs + site.outputs
-        return cls.rank(options, site) * per_rank
+        return kernel + kernel * product(own["beta"], own["gamma"])
 
 
 class JointModulationAdapter(LowRankModulationAdapter):
     """The same with β in `params`: one for all domains of a family."""
 
     Options = JointModulation
-    leaves: ClassVar = {
-        **LowRankModulationAdapter.leaves,
-        "beta": Leaf("filters", shared=True, start="he_normal"),
-    }
+    leaves: ClassVar = with_shared_beta(LowRankModulationAdapter.leaves)

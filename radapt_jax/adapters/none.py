@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Site
+from radapt_jax.adapters.base import Adapter, Folded, Site, Trained
 from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter
-from radapt_jax.nn.norm import NormRule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +32,7 @@ class PlainConv(Adapter):
         return f(x, train=train)
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def fold(cls, f: Filter, it: Trained) -> Folded:
         return f.kernel, None
 
     @classmethod

@@ -11,40 +11,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Site
-from radapt_jax.adapters.options import Options
+from radapt_jax.adapters.base import Folded, Leaf, Site, Trained
+from radapt_jax.adapters.dropout import Dropped, WithDropout
 from radapt_jax.nn.filters import Filter, grouped_product, with_alpha
-from radapt_jax.nn.layers import ChannelDropout
-from radapt_jax.nn.norm import NormRule
-from radapt_jax.utils.checks import number, several
 
 # In bfloat16 a small α would be rounded away in f + α: there it is applied apart.
 FOLDED_DTYPES = (jnp.float32, jnp.float64)
 
 
 @dataclasses.dataclass(frozen=True)
-class Parallel(Options):
-    """Options of parallel adapters.
-
-    Args:
-      init: see `Options`.
-      dropout: probability that a channel of the adapter's input is dropped in training, for first
-        convolutions of a block (and the stem) and for second ones; in [0, 1). Needs the rng
-        "dropout".
-    """
+class Parallel(Dropped):
+    """Options of parallel adapters; see `Dropped`."""
 
     kind: ClassVar[str] = "parallel"
-    checks: ClassVar = {**Options.checks, "dropout": several(number("[0, 1)"), 2)}
-    training_only: ClassVar = (*Options.training_only, "dropout")
-
-    dropout: tuple[float, float] = (0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "dropout", tuple(map(float, self.dropout)))
 
 
-class Beside(Adapter):
+class Beside(WithDropout):
     """y = f * x + α * x with α a product of matrices: what parallel and low-rank adapters share."""
 
     def beside(self, x: Array, f: Filter, factors: Sequence[Array], train: bool) -> Array:
@@ -53,14 +35,12 @@ class Beside(Adapter):
         In training α is folded into the filter, unless its input is dropped out, the computation
         is in bfloat16, or `runtime.fold` is off. At evaluation the factors are applied in turn.
         """
-        runtime, rate = self.runtime, self.options.dropout[self.position]
-        groups = f.geometry.groups
+        runtime, groups = self.runtime, f.geometry.groups
         if groups > 1:  # factors mix the channels of a group, and are small: one matrix
             factors = [functools.reduce(jnp.matmul, factors)]
-        if train and runtime.fold and runtime.dtype in FOLDED_DTYPES and rate == 0:
+        if train and runtime.fold and runtime.dtype in FOLDED_DTYPES and self.rate == 0:
             return f(x, train=train, alpha=functools.reduce(jnp.matmul, factors))
-        read = f.centre(x)
-        read = ChannelDropout(rate, runtime.axis_name, name="dropout")(read, train=train)
+        read = self.dropped(f.centre(x), train)
         filtered = f(x, train=train)
         for factor in factors:
             read = grouped_product(read, factor, groups)
@@ -85,17 +65,9 @@ class ParallelAdapter(Beside):
         return self.beside(x, f, [alpha], train)
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def fold(cls, f: Filter, it: Trained) -> Folded:
         """g = f + α at the centre tap (CVPR 2018, section 3.1.2)."""
-        return with_alpha(f.kernel, own["kernel"]), None
+        return with_alpha(f.kernel, it.own["kernel"]), None
 
     @classmethod
     def parameters(cls, options: Any, site: Site) -> int:

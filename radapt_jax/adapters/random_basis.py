@@ -10,6 +10,7 @@ A step costs what it costs with low-rank adapters.
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,11 +20,12 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Leaf, Site, product
-from radapt_jax.adapters.low_rank import LowRank, WithRank
+from radapt_jax.adapters.base import Folded, Leaf, Site, Trained, product
+from radapt_jax.adapters.factors import WithRank
+from radapt_jax.adapters.low_rank import LowRank
 from radapt_jax.adapters.parallel import Beside
+from radapt_jax.adapters.ranks import Ranks
 from radapt_jax.nn.filters import Filter, with_alpha
-from radapt_jax.nn.norm import NormRule
 from radapt_jax.nn.starts import STARTS, Start, constant, vector
 from radapt_jax.utils.checks import number, whole
 
@@ -57,7 +59,7 @@ class Vera(RandomBasis):
     checks: ClassVar = {**RandomBasis.checks, "inner": number("(-inf, inf)")}
     training_only: ClassVar = (*RandomBasis.training_only, "inner")
 
-    ranks: int | float | Mapping[str, int] = 1.0
+    ranks: Ranks = 1.0
     inner: float = 0.1
 
 
@@ -76,18 +78,34 @@ class RandomBasisAdapter(Beside, WithRank):
     Options = RandomBasis
     leaves: ClassVar = {"gamma": Leaf()}
 
+    @classmethod
+    def shapes(cls, options: Any, site: Site) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the variables by name."""
+        return {"gamma": (cls.rank(options, site), site.outputs)}
+
+    @classmethod
+    def matrices(cls, own: Mapping[str, Array], options: Any, site: Site) -> list[Array]:
+        """Return β (c, r) and γᵀ (r, d), from the variables."""
+        return [jnp.asarray(cls.basis(options, site), own["gamma"].dtype), own["gamma"]]
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
         options, site = self.options, self.site(f)
-        gamma = self.leaf("gamma", (self.rank(options, site), site.outputs))
-        beta = jnp.asarray(self.basis(options, site), self.runtime.dtype)
-        return self.beside(x, f, [beta, gamma], train)
+        shapes = self.shapes(options, site)
+        own = {name: self.leaf(name, shape) for name, shape in shapes.items()}
+        return self.beside(x, f, self.matrices(own, options, site), train)
+
+    @classmethod
+    def fold(cls, f: Filter, it: Trained) -> Folded:
+        """g = f + β γᵀ at the centre tap."""
+        factors = cls.matrices(it.own, it.options, Site.of(it.conv, f))
+        return with_alpha(f.kernel, product(*factors)), None
 
     @classmethod
     def basis(cls, options: Any, site: Site) -> np.ndarray:
-        """Return β of one convolution, (c, r)."""
+        """Return the random β of one convolution, (c, r)."""
         return drawn((site.inputs, cls.rank(options, site)), options.seed, site.conv, "beta")
 
     @classmethod
@@ -95,22 +113,8 @@ class RandomBasisAdapter(Beside, WithRank):
         return site.inputs
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
-        """g = f + β γᵀ at the centre tap."""
-        beta = jnp.asarray(cls.basis(options, Site.of(conv, f)))
-        return with_alpha(f.kernel, product(beta, own["gamma"])), None
-
-    @classmethod
     def parameters(cls, options: Any, site: Site) -> int:
-        return cls.rank(options, site) * site.outputs
+        return sum(map(math.prod, cls.shapes(options, site).values()))
 
 
 class VeraAdapter(RandomBasisAdapter):
@@ -122,42 +126,22 @@ class VeraAdapter(RandomBasisAdapter):
     Options = Vera
     leaves: ClassVar = {"inner": Leaf(decays=False), "outer": Leaf()}
 
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "b h w c"], f: Filter, *, train: bool
-    ) -> Float[Array, "b h2 w2 d"]:
-        options, site = self.options, self.site(f)
-        inner = self.leaf("inner", (self.rank(options, site),))
-        outer = self.leaf("outer", (site.outputs,))
-        beta, gamma = (
-            jnp.asarray(it, self.runtime.dtype)
-            for it in (self.basis(options, site), self.mixing(options, site))
-        )
-        return self.beside(x, f, [beta * inner, gamma * outer], train)
+    @classmethod
+    def shapes(cls, options: Any, site: Site) -> dict[str, tuple[int, ...]]:
+        return {"inner": (cls.rank(options, site),), "outer": (site.outputs,)}
+
+    @classmethod
+    def matrices(cls, own: Mapping[str, Array], options: Any, site: Site) -> list[Array]:
+        """Return β diag(inner), (c, r), and γᵀ diag(outer), (r, d)."""
+        drawn_ones = cls.basis(options, site), cls.mixing(options, site)
+        vectors = own["inner"], own["outer"]
+        pairs = zip(drawn_ones, vectors, strict=True)
+        return [jnp.asarray(matrix, vector.dtype) * vector for matrix, vector in pairs]
 
     @classmethod
     def mixing(cls, options: Any, site: Site) -> np.ndarray:
         """Return the random γᵀ of one convolution, (r, d)."""
         return drawn((cls.rank(options, site), site.outputs), options.seed, site.conv, "gamma")
-
-    @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
-        """g = f + β diag(inner) γᵀ diag(outer) at the centre tap."""
-        site = Site.of(conv, f)
-        beta, gamma = map(jnp.asarray, (cls.basis(options, site), cls.mixing(options, site)))
-        return with_alpha(f.kernel, product(beta * own["inner"], gamma * own["outer"])), None
-
-    @classmethod
-    def parameters(cls, options: Any, site: Site) -> int:
-        return cls.rank(options, site) + site.outputs
 
     @classmethod
     def start(cls, leaf: str, options: Any) -> Start:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -11,10 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Leaf, Site
+from radapt_jax.adapters.base import Adapter, Folded, Leaf, Site, Trained
 from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter, grouped_product
-from radapt_jax.nn.norm import DomainNorm, NormRule
+from radapt_jax.nn.norm import DomainNorm
 from radapt_jax.utils.checks import FLAG
 
 
@@ -60,20 +59,13 @@ class SeriesAdapter(Adapter):
         return y + self.leaf("bias", (outputs,)) if self.options.bias else y
 
     @classmethod
-    def fold(
-        cls,
-        f: Filter,
-        own: Mapping[str, Array],
-        stats: Mapping[str, Array],
-        norm: NormRule,
-        options: Any,
-        conv: str,
-    ) -> Any:
+    def fold(cls, f: Filter, it: Trained) -> Folded:
         """u + α (slope u + offset) = u (I + diag(slope) α) + offset α: linear at evaluation.
 
         A bias of the adapter is added to the constant.
         """
-        slope = own["norm/scale"] / jnp.sqrt(stats["norm/var"] + norm.epsilon)
+        own, stats = it.own, it.stats
+        slope = own["norm/scale"] / jnp.sqrt(stats["norm/var"] + it.norm.epsilon)
         offset = own["norm/bias"] - stats["norm/mean"] * slope
         if f.bias is not None:
             offset = offset + slope * f.bias

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from radapt_jax.adapters.base import NAME, by_convolution, is_adapters, of_adapter
+from radapt_jax.adapters.base import NAME, by_convolution, carriers, of_adapter
 from radapt_jax.adapters.ranks import Ranks
 from radapt_jax.adapters.registry import KINDS, make_options, of_kind
 from radapt_jax.compress.ranks import RankRule, spectra
@@ -58,10 +58,9 @@ def kernels(member: Member) -> Matrices:
       ValueError: it has no such adapters.
     """
     leaves, kind = trees.flatten(member.variables["adapters"]), member.spec.kind
-    carriers = {path.partition(f"/{NAME}/")[0] for path in leaves if is_adapters(path)}
     found = {
         conv: kind.matrix(of_adapter(leaves, conv), member.spec.adapter)
-        for conv in sorted(carriers)
+        for conv in sorted(carriers(leaves))
     }
     if not found or any(matrix is None for matrix in found.values()):
         raise ValueError(

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from radapt_jax.compress import ranks as compress_ranks
 from radapt_jax.compress.family import alphas_of, compress_family, compressible
-from radapt_jax.data.cache import Split
-from radapt_jax.data.holdout import HeldOut
-from radapt_jax.data.load import DomainData, NothingToEvaluate, load_splits
-from radapt_jax.data.spec import DataSpec
+from radapt_jax.data.load import DomainData, load_splits
 from radapt_jax.evaluation.evaluate import open_source
 from radapt_jax.evaluation.statistics import BATCH, renewed
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.family.family import Family
-from radapt_jax.family.member import Member
 from radapt_jax.report import plots, results, write
 from radapt_jax.report.write import write_ranks
 from radapt_jax.train.job import Job
@@ -27,19 +23,22 @@ from radapt_jax.utils import distributed, trees
 log = logging.getLogger(__name__)
 
 
-def open_compressed(settings: Settings, workdir: Path) -> tuple[Family, list[str]]:
-    """Return init_from's family compressed, and the names of the domains that were.
+class Opened(NamedTuple):
+    """A compressed family, the names of the domains that were, and whether it is new."""
 
-    Once begun in this workdir, it is read from there.
-    """
+    family: Family
+    names: list[str]
+    is_new: bool
+
+
+def open_compressed(settings: Settings, workdir: Path) -> Opened:
+    """Return init_from's family compressed. Once begun in this workdir, it is read from there."""
     dense = Family.load(settings.init_from)
     names = list(settings.domains) or compressible(dense, settings.compression.kind)
     if not (workdir / "compressed" / "shared").is_dir():
         how = settings.compression
         compressed = compress_family(dense, how.kind, how.ranks, domains=names)
-        for name in names if how.statistics else ():
-            _renew(settings, compressed, name)
-        return compressed, names
+        return Opened(compressed, names, is_new=True)
     begun = Family.load(workdir / "compressed")
     for name in names:
         if begun[name].spec.adapter.kind != settings.compression.kind:
@@ -47,33 +46,12 @@ def open_compressed(settings: Settings, workdir: Path) -> tuple[Family, list[str
                 f"the compression in {workdir} was begun without domain {name!r}. Use another "
                 "--workdir, or let it join: configs/join.py."
             )
-    return begun, names
+    return Opened(begun, names, is_new=False)
 
 
-def _renew(settings: Settings, compressed: Family, name: str) -> None:
-    """Take a compressed domain's norm statistics anew, where its images are at hand."""
-    try:
-        train = _opened(settings, compressed[name])[1]["train"]
-    except (FileNotFoundError, NothingToEvaluate) as error:
-        log.warning("%s: its norms keep their statistics. %s", name, error)
-        return
-    batch = min(BATCH, settings.compression.statistics)
-    count = settings.compression.statistics // batch * batch
-    compressed.add(name, renewed(compressed, name, train, count=count, batch_size=batch))
-
-
-def _opened(settings: Settings, member: Member) -> tuple[DataSpec, Mapping[str, Split], HeldOut]:
-    """Return where a domain's images are, its splits, and which images of train are held out."""
-    own = member.data is not None and member.data.dir
-    spec, source = open_source(member, None if own else settings.data["dir"])
-    settings.check_same_images(spec)
-    return spec, *load_splits(spec, source, settings.cache, member.record)
-
-
-def begin_compressed(
-    settings: Settings, compressed: Family, names: Sequence[str], workdir: Path
-) -> Family:
+def begin_compressed(settings: Settings, opened: Opened, workdir: Path) -> Family:
     """Save the compressed family, evaluate it before fine-tuning, and return the one to fill."""
+    compressed, names, _ = opened
     compressed.save(workdir / "compressed")
     rows = settings.evaluate(compressed)
     distributed.by_main(lambda: write.write(rows, workdir / "compressed"))
@@ -92,11 +70,22 @@ def begin_compressed(
     return begun
 
 
-def compressed_job(
-    settings: Settings, compressed: Family, name: str
-) -> Callable[[Family | None], Job]:
+def compressed_job(settings: Settings, opened: Opened, name: str) -> Callable[[Family | None], Job]:
+    """Open a compressed domain's images; return what makes the job that fine-tunes it.
+
+    Statistics of the norms of one that is new are taken anew, in the family.
+    """
+    compressed, count = opened.family, settings.compression.statistics
     member = compressed[name]
-    spec, splits, held_out = _opened(settings, member)
+    own = member.data is not None and member.data.dir
+    spec, source = open_source(member, None if own else settings.data["dir"])
+    settings.check_same_images(spec)
+    splits, held_out = load_splits(spec, source, settings.cache, member.record)
+    if opened.is_new and count:
+        batch = min(BATCH, count)
+        whole = count // batch * batch
+        train = splits["train"]
+        compressed.add(name, renewed(compressed, name, train, count=whole, batch_size=batch))
     domain = settings.with_decay(member.domain)
     data = DomainData(domain, splits, spec, held_out)
     check_export(settings.options, name, "val" in splits)

@@ -91,8 +91,8 @@ def _run(
     """Train and evaluate; `begin` notes the config once it is known that there are images."""
     compresses = bool(settings.compression.kind)
     family = open_family(settings, workdir)
-    compressed, names = open_compressed(settings, workdir) if compresses else (None, ())
-    wanted = names or settings.domains
+    compressed = open_compressed(settings, workdir) if compresses else None
+    wanted = compressed.names if compressed else settings.domains
     is_first = family is None and compressed is None  # the first domain's filters will be shared
     failures = Failures(wanted, essential=wanted[0] if is_first else None)
     jobs: dict[str, Callable[[Family | None], Job]] = {}
@@ -111,7 +111,7 @@ def _run(
     distributed.by_main(begin)
     if compressed is not None:
         if family is None:
-            family = begin_compressed(settings, compressed, names, workdir)
+            family = begin_compressed(settings, compressed, workdir)
     elif family is not None and not (workdir / "shared").is_dir():
         family.save(workdir)
     waiting, together = list(jobs), settings.options.together

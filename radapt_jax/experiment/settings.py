@@ -32,7 +32,7 @@ class Compression:
     kind: str
     ranks: RankRule
     dense: str
-    statistics: int = 0
+    statistics: int
 
 
 @dataclasses.dataclass(frozen=True)

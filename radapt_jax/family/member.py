@@ -98,7 +98,7 @@ class Member:
 
         def form(path: str, leaf: Any) -> Any:
             bits_of = rounding.bits_of(path, tuple(leaf.shape))
-            return leaf if bits.leaf_of(self.spec, path) else rounded(leaf, bits_of)
+            return leaf if bits.is_binary(self.spec, path) else rounded(leaf, bits_of)
 
         leaves = {path: form(path, it) for path, it in trees.flatten(self.variables).items()}
         made = trees.unflatten(leaves)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from radapt_jax.family import rounding
-from radapt_jax.family.bits import leaf_of
+from radapt_jax.family.bits import is_binary
 from radapt_jax.family.member import Member
 
 BYTES = np.dtype(np.uint8)
@@ -26,7 +26,7 @@ def packed(member: Member, leaves: Mapping[str, np.ndarray]) -> dict[str, np.nda
     """
 
     def form(path: str, leaf: np.ndarray) -> np.ndarray:
-        if leaf_of(member.spec, path) and np.isin(leaf, (0, 1)).all():
+        if is_binary(member.spec, path) and np.isin(leaf, (0, 1)).all():
             return np.packbits(leaf.astype(bool))
         return rounding.packed(leaf, _bits(member, path, leaf))
 
@@ -46,7 +46,7 @@ def as_stored(
 
     def form(path: str, leaf: Any) -> Any:
         size, bits = int(np.prod(leaf.shape)), _bits(member, path, leaf)
-        if leaf_of(member.spec, path) and path in found and found[path].dtype == BYTES:
+        if is_binary(member.spec, path) and path in found and found[path].dtype == BYTES:
             return jax.ShapeDtypeStruct((-(-size // 8),), BYTES)
         if bits < rounding.HALF:
             return jax.ShapeDtypeStruct((rounding.size_of(leaf.shape, bits),), BYTES)
@@ -62,7 +62,7 @@ def unpacked(
 
     def form(path: str, leaf: Any) -> np.ndarray:
         array, size = stored[path], int(np.prod(leaf.shape))
-        if leaf_of(member.spec, path) and array.dtype == BYTES:
+        if is_binary(member.spec, path) and array.dtype == BYTES:
             return np.unpackbits(array, count=size).reshape(leaf.shape).astype(leaf.dtype)
         bits = _bits(member, path, leaf)
         return array if bits == rounding.WHOLE else rounding.unpacked(array, leaf.shape, bits)
@@ -71,8 +71,6 @@ def unpacked(
 
 
 def _bits(member: Member, path: str, leaf: Any) -> int:
-    if member.rounding is None:
+    if member.rounding is None or is_binary(member.spec, path):
         return rounding.WHOLE
-    if leaf_of(member.spec, path):
-        return rounding.WHOLE  # scores, which are no bits
     return member.rounding.bits_of(path, tuple(leaf.shape))

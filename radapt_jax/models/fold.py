@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from radapt_jax.adapters.base import is_adapters, of_adapter
+from radapt_jax.adapters.base import Trained, is_adapters, of_adapter
 from radapt_jax.models.backbone import Convolution
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.nn.filters import Filter, as_filter
@@ -58,9 +58,8 @@ def fold(
             f = Filter(
                 new, None if bias is None else bias.reshape(-1), Geometry(groups=conv.groups)
             )
-            new, constant = spec.kind.fold(
-                f, adapter, of_adapter(stats, path), spec.backbone.norm, spec.adapter, path
-            )
+            own_stats, rule = of_adapter(stats, path), spec.backbone.norm
+            new, constant = spec.kind.fold(f, Trained(adapter, own_stats, spec.adapter, rule, path))
             if constant is not None and bias is not None:
                 new_filters[f"{path}/bias"] = bias = bias + constant.reshape(bias.shape)
             elif constant is not None:

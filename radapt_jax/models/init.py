@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from radapt_jax.adapters.base import NAME, is_adapters
+from radapt_jax.adapters.base import is_adapters, leaf_of
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.nn.starts import STARTS, Start
 from radapt_jax.utils import trees
@@ -59,6 +59,6 @@ def _start(spec: ModelSpec, path: str) -> Start | None:
     """
     collection, *modules, _ = path.split("/")
     if is_adapters(path) and collection != "batch_stats" and modules[-1] != "norm":
-        return spec.kind.start(path.partition(f"/{NAME}/")[2], spec.adapter)
+        return spec.kind.start(leaf_of(path), spec.adapter)
     named = spec.backbone.start(path)
     return None if named is None else STARTS[named]

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from radapt_jax.adapters.base import NAME, Runtime, Site, is_adapters
+from radapt_jax.adapters.base import Runtime, Site, carriers
 from radapt_jax.adapters.none import NoAdapter
 from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import kind_of, make_options, options_from_json
@@ -83,7 +83,7 @@ class ModelSpec:
 
     def abstract(self, num_classes: int) -> dict[str, Any]:
         """Return the shapes and dtypes of all three collections, without computing anything."""
-        one = _abstract(self)
+        one = _abstract(self, jax.config.jax_enable_x64)
 
         def widen(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((*leaf.shape[:-1], num_classes), leaf.dtype)
@@ -94,11 +94,11 @@ class ModelSpec:
     def sites(self) -> list[Site]:
         """Return the convolutions that carry an adapter, from the image on."""
         abstract = self.abstract(1)
-        filters, own = trees.flatten(abstract["params"]), trees.flatten(abstract["adapters"])
-        carriers = {path.partition(f"/{NAME}/")[0] for path in own if is_adapters(path)}
+        filters = trees.flatten(abstract["params"])
+        carrying = carriers(trees.flatten(abstract["adapters"]))
         found = []
         for conv in self.backbone.convolutions():
-            if conv.path in carriers:
+            if conv.path in carrying:
                 kernel = filters[f"{conv.path}/kernel"]
                 shape = jax.eval_shape(functools.partial(as_filter, axes=conv.axes), kernel).shape
                 size, _, inputs, outputs = shape
@@ -156,8 +156,11 @@ def _served(spec: ModelSpec) -> ModelSpec:
 
 
 @functools.lru_cache(maxsize=64)
-def _abstract(spec: ModelSpec) -> dict[str, Any]:
-    """Trace a network of one class; a tenth of a second or more."""
+def _abstract(spec: ModelSpec, wide: bool) -> dict[str, Any]:
+    """Trace a network of one class; a tenth of a second or more.
+
+    `wide` is whether JAX makes float64 now, which dtypes depend on; it tells cached traces apart.
+    """
     model, side = spec.build(1), spec.backbone.example_side()
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), images)

@@ -218,12 +218,9 @@ def joint_update(
         )
         found.append(measured)
         total |= {path: total[path] + it if path in total else it for path, it in grads.items()}
-    measured = jax.tree.map(lambda *them: jnp.stack(them), *found)
-    if axis_name is not None:
-        total, batch_stats, measured = jax.lax.pmean((total, batch_stats, measured), axis_name)
-    finite = jnp.isfinite(optax.tree.norm(total))
-    measured["loss"] = jnp.where(finite, measured["loss"], jnp.nan)
-    return stepped(state, optimizer, trained, frozen, total, batch_stats), measured
+    by_domain = jax.tree.map(lambda *them: jnp.stack(them), *found)
+    all_found = (total, batch_stats, by_domain)
+    return stepped(state, optimizer, trained, frozen, all_found, axis_name)
 
 
 def _belongs(path: str, name: str) -> bool:

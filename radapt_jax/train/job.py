@@ -9,7 +9,7 @@ from typing import Any
 
 import optax
 
-from radapt_jax.adapters.base import NAME, is_adapters
+from radapt_jax.adapters.base import carriers, is_adapters
 from radapt_jax.data.load import DomainData
 from radapt_jax.family import bits
 from radapt_jax.family.member import Member
@@ -81,8 +81,7 @@ class Job:
         """Parameters of the domain's adapters over those of the filters that carry them."""
         adapters, _ = trees.split(self.variables["adapters"], is_adapters)
         filters = trees.flatten(self.variables["params"])
-        adapted = {path.partition(f"/{NAME}/")[0] for path in adapters}
-        beside = sum(filters[f"{conv}/kernel"].size for conv in adapted)
+        beside = sum(filters[f"{conv}/kernel"].size for conv in carriers(adapters))
         return bits.count(self.spec, adapters) / beside if beside else 0.0
 
     def optimizer(self, adapter_decay: Any = None) -> optax.GradientTransformation:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from radapt_jax.adapters.base import NAME, Adapter, is_adapters
+from radapt_jax.adapters.base import Adapter, is_adapters, leaf_of
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import trees
 from radapt_jax.utils.checks import check, check_all, number, optional
@@ -35,7 +35,7 @@ def label(path: str, kind: type[Adapter]) -> str:
     """
     collection, *modules, leaf = path.split("/")
     if is_adapters(path):
-        known = kind.leaves.get(path.partition(f"/{NAME}/")[2])
+        known = kind.leaves.get(leaf_of(path))
         if known is not None:
             return known.label
     elif collection == "params":
@@ -100,7 +100,7 @@ def _treated(
     of_leaves: Mapping[str, float | None],
 ) -> str:
     """Return how a variable with this label and decay is trained."""
-    leaf = path.partition(f"/{NAME}/")[2] if is_adapters(path) else ""
+    leaf = leaf_of(path)
     if leaf in of_leaves:
         return FROZEN if of_leaves[leaf] is None else _own_label(leaf)
     if decay is None:

@@ -117,11 +117,8 @@ def update(
 
     fed = {"images": images, "targets": targets}
     grads, batch_stats, measured = gradients(loss_of, trained, state.batch_stats, fed, key, parts)
-    if axis_name is not None:
-        grads, batch_stats, measured = jax.lax.pmean((grads, batch_stats, measured), axis_name)
-    finite = jnp.isfinite(optax.tree.norm(grads))
-    measured["loss"] = jnp.where(finite, measured["loss"], jnp.nan)
-    return stepped(state, optimizer, trained, frozen, grads, batch_stats), measured
+    found = (grads, batch_stats, measured)
+    return stepped(state, optimizer, trained, frozen, found, axis_name)
 
 
 def gradients(
@@ -163,24 +160,31 @@ def stepped(
     optimizer: optax.GradientTransformation,
     trained: Mapping[str, Array],
     frozen: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    batch_stats: Any,
-) -> Any:
-    """Return the state after a step of the optimiser.
+    found: tuple[dict[str, Array], Any, dict[str, Array]],
+    axis_name: str | None = None,
+) -> tuple[Any, dict[str, Array]]:
+    """Return the state after a step of the optimiser, and what was measured.
 
     Args:
       state: before the step, with `weights` and `opt_state`.
       optimizer: of its weights.
       trained, frozen: the weights by path.
-      grads: of the trained ones.
-      batch_stats: after the step.
+      found: what `gradients` returns, on this device; averaged over all of them. "loss" becomes NaN
+        if a gradient is not finite.
+      axis_name: the mapped axis over which the batch is split, if any.
     """
+    if axis_name is not None:
+        found = jax.lax.pmean(found, axis_name)
+    grads, batch_stats, measured = found
+    finite = jnp.isfinite(optax.tree.norm(grads))
+    measured = {**measured, "loss": jnp.where(finite, measured["loss"], jnp.nan)}
     zeros = {path: jnp.zeros_like(leaf) for path, leaf in frozen.items()}
     updates, opt_state = optimizer.update(
         trees.unflatten({**grads, **zeros}), state.opt_state, state.weights
     )
     changes, _ = trees.split(updates, lambda path: path in trained)
     weights = trees.unflatten({**optax.apply_updates(trained, changes), **frozen})
-    return state.replace(
+    new = state.replace(
         step=state.step + 1, **weights, batch_stats=batch_stats, opt_state=opt_state
     )
+    return new, measured
