@@ -79,15 +79,15 @@ def rounded(value: Any, bits: int) -> np.ndarray:
                 "these variables as they are: 32 bits."
             )
         return value.astype(np.float16).astype(np.float32)
-    columns, best = value.reshape(-1, value.shape[-1]), None
+    columns = value.reshape(-1, value.shape[-1])
     error = np.full(columns.shape[1], np.inf)
     found = np.zeros_like(columns)
     levels = levels_of(bits)
     for share in SHARES[::-1]:
         steps = _bfloat16(share * np.abs(columns).max(0, initial=0) / levels)
-        best = _wholes(columns, steps, levels) * steps
-        lost = np.square(columns - best, dtype=np.float64).sum(0)
-        found = np.where(lost < error, best, found)
+        near = _wholes(columns, steps, levels) * steps
+        lost = np.square(columns - near, dtype=np.float64).sum(0)
+        found = np.where(lost < error, near, found)
         error = np.minimum(error, lost)
     return found.reshape(value.shape).astype(np.float32) + np.float32(0)  # no -0, which q has not
 
