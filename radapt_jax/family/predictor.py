@@ -71,7 +71,7 @@ class Predictor:
             rows = np.flatnonzero([name in group for name in names])
             size = len(rows) if len(rows) == len(images) else min(_few(len(rows)), batch_size)
             padded = np.pad(rows, (0, max(size - len(rows), 0)), mode="edge")
-            if len(group) == 1:  # there is nothing to gather
+            if self._bank[group[0]].spec.kind.filters_apart:
                 own = self.one(images[padded], group[0], batch_size)
                 found[rows, : own.shape[1]] = own[: len(rows)]
                 continue
