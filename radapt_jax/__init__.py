@@ -19,7 +19,9 @@ from radapt_jax.adapters import (
     Series,
     Vera,
 )
-from radapt_jax.compress.family import compress_family, join, svd
+from radapt_jax.compress.family import compress_family, svd
+from radapt_jax.compress.join import join
+from radapt_jax.compress.moments import moments_of
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.convert.efficientnet_lite import family_of_efficientnet_lite
 from radapt_jax.convert.export_torch import export_torch
@@ -96,6 +98,7 @@ __all__ = [
     "import_original",
     "initial_variables",
     "join",
+    "moments_of",
     "points_table",
     "published",
     "rank_rule",

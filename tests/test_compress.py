@@ -20,9 +20,9 @@ from radapt_jax import (
 )
 from radapt_jax.adapters.base import by_convolution
 from radapt_jax.compress import ranks as compress_ranks
-from radapt_jax.compress.family import alphas_of
 from radapt_jax.compress.ranks import Spectrum, budget_ranks, parameters, relative_error
 from radapt_jax.compress.svd import stack
+from radapt_jax.compress.which import alphas_of
 from radapt_jax.utils import trees
 
 

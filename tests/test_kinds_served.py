@@ -13,7 +13,7 @@ from jax import export
 import radapt_jax as rj
 from radapt_jax.adapters import KINDS, make_options
 from radapt_jax.adapters.base import is_adapters
-from radapt_jax.compress.family import sources, targets
+from radapt_jax.compress.which import sources, targets
 from radapt_jax.family import adapter_file
 from radapt_jax.models import BACKBONES
 from radapt_jax.train.devices import ManyDomains, OneDomain

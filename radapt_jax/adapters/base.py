@@ -213,6 +213,16 @@ class Adapter(nn.Module):
         return None
 
     @classmethod
+    def read(cls, x: Array, f: Filter) -> Float[Array, "b h2 w2 rows"] | None:
+        """Return what the matrix of `matrix` is multiplied with; None: it is not with pixels.
+
+        Args:
+          x: the input of the convolution, (b, h, w, c).
+          f: its filter.
+        """
+        return None
+
+    @classmethod
     def serves(cls, options: Any, conv: str) -> bool:
         """Tell whether a convolution gets an adapter; where not, it stays as it is."""
         return True

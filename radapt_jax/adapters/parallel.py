@@ -77,3 +77,8 @@ class ParallelAdapter(Beside):
     def matrix(cls, own: Mapping[str, Array], options: Any) -> Any:
         """Return α, (c, d)."""
         return own["kernel"]
+
+    @classmethod
+    def read(cls, x: Array, f: Filter) -> Any:
+        """Return the pixels of x at the centre tap."""
+        return f.centre(x)

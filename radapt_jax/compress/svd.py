@@ -17,6 +17,7 @@ from radapt_jax.adapters.ranks import Ranks, rank_of
 from radapt_jax.utils.checks import check, whole
 
 Matrices = dict[str, np.ndarray]
+Factors = tuple[Matrices, dict[str, Matrices]]  # β by convolution, and γᵀ by domain
 
 
 def factorise(matrices: Matrices) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -65,9 +66,7 @@ def stack(domains: Sequence[Matrices]) -> Matrices:
     return {name: np.concatenate([alphas[name] for alphas in domains], 1) for name in first}
 
 
-def joint_svd(
-    domains: Mapping[str, Matrices], ranks: Mapping[str, int]
-) -> tuple[Matrices, dict[str, Matrices]]:
+def joint_svd(domains: Mapping[str, Matrices], ranks: Mapping[str, int]) -> Factors:
     """Compress several domains together: α_t ≈ β γ_tᵀ with β = U Σ shared by all.
 
     Returns:
@@ -88,23 +87,31 @@ def joint_svd(
     return shared, gammas
 
 
-def project(alphas: Matrices, betas: Matrices) -> tuple[Matrices, float]:
+def project(alphas: Matrices, betas: Matrices, roots: Matrices | None = None) -> Matrices:
     """Express a domain's dense adapters in a family's β, by least squares for each layer.
 
     Args:
       alphas: `{convolution: α}`, each (inputs, outputs).
       betas: `{convolution: β}`, each (inputs, K).
+      roots: `{convolution: S^½}`, each (inputs, inputs), of the second moments S of what the
+        adapters read, by which errors are weighed: γᵀ = (βᵀ S β)⁻¹ βᵀ S α; None: they are not.
 
     Returns:
-      `{convolution: γᵀ}`, each (K, outputs), and the relative error ‖α - β γᵀ‖ / ‖α‖ over all
-      layers.
+      `{convolution: γᵀ}`, each (K, outputs).
 
     Raises:
       KeyError: `betas` lacks a convolution.
     """
-    gammas = {
-        name: np.linalg.lstsq(betas[name], alpha, rcond=None)[0] for name, alpha in alphas.items()
-    }
+    found = {}
+    for conv, alpha in alphas.items():
+        root = np.eye(len(alpha), dtype=alpha.dtype) if roots is None else roots[conv]
+        gamma = np.linalg.lstsq(root @ betas[conv], root @ alpha, rcond=None)[0]
+        found[conv] = gamma.astype(alpha.dtype)
+    return found
+
+
+def error_of(alphas: Matrices, betas: Matrices, gammas: Matrices) -> float:
+    """Return the relative error ‖α - β γᵀ‖ / ‖α‖ over all layers of a domain; see `project`."""
     lost = sum(float(np.square(alphas[n] - betas[n] @ gammas[n]).sum()) for n in alphas)
     whole = sum(float(np.square(alpha).sum()) for alpha in alphas.values())
-    return gammas, float(np.sqrt(lost / whole)) if whole else 0.0
+    return float(np.sqrt(lost / whole)) if whole else 0.0

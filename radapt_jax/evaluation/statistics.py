@@ -13,17 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from radapt_jax.data import augment, batches
-from radapt_jax.data.cache import Split, decode_split
-from radapt_jax.data.pixels import HostPixels
-from radapt_jax.data.sources.arrays import open_arrays
+from radapt_jax.data.cache import Split
+from radapt_jax.evaluation.training_images import BATCH, IMAGES, split_of, training_batches
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.utils import trees
-from radapt_jax.utils.checks import check, whole
 from radapt_jax.utils.programs import make_room
-
-IMAGES, BATCH = 1024, 128
 
 
 def renew_statistics(
@@ -45,10 +40,7 @@ def renew_statistics(
       KeyError: there is no such domain.
       ValueError: images that cannot be read, no images, or less than one batch.
     """
-    domain = family[name].domain
-    listed = list(images)
-    source = open_arrays(name, {"train": (listed, np.zeros(len(listed), int))}, domain.classes)
-    split = decode_split(source, "train", domain.resizing)
+    split = split_of(family[name].domain, images)
     family.add(name, renewed(family, name, split, count=count, batch_size=batch_size))
 
 
@@ -64,20 +56,14 @@ def renewed(
     Raises:
       KeyError, ValueError: as there.
     """
-    check("batch_size", batch_size, whole(1))
-    check("count", count, whole(batch_size))
     member = family[name]
     if not trees.flatten(member.variables["batch_stats"]):
         return member
     make_room()
     model = member.spec.served().build(member.domain.num_classes)
     variables = family.variables(name)
-    pixels = HostPixels(split, member.domain.size)
     total: dict[str, Any] = {}
-    for index in range(count // batch_size):
-        batch = batches.train_batch(pixels, member.domain, batch_size, 0, index, devices=1)
-        whole_batch = {key: it[0] for key, it in batch.items()}
-        images = augment.network_input(whole_batch, member.domain.mean, member.domain.std)
+    for images, _ in training_batches(member.domain, split, count, batch_size):
         found = _after(model, variables, images, 0.0)
         total = {path: total.get(path, 0) + it for path, it in found.items()}
     # A step leaves a share of the old statistics. What it leaves of ones tells that share.

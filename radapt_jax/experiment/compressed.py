@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from radapt_jax.compress import ranks as compress_ranks
-from radapt_jax.compress.family import alphas_of, compress_family, compressible
+from radapt_jax.compress.family import compress_family
+from radapt_jax.compress.which import alphas_of, compressible
 from radapt_jax.data.load import DomainData, load_splits
 from radapt_jax.evaluation.evaluate import open_source
 from radapt_jax.evaluation.statistics import BATCH, renewed

@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from radapt_jax.compress.family import targets
 from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.compress.which import targets
 from radapt_jax.data import spec as data_spec
 from radapt_jax.data.domain import check_apart, check_name
 from radapt_jax.data.sources.registry import SOURCES

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radapt_jax.adapters.registry import KINDS
-from radapt_jax.compress.family import targets
+from radapt_jax.compress.which import targets
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.resnet26 import ResNet26

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from radapt_jax.adapters.registry import KINDS
-from radapt_jax.compress.family import join
+from radapt_jax.compress.join import join
 from radapt_jax.data.load import DomainData, load_domain
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.family import checkpoint
