@@ -36,11 +36,19 @@ def get_config() -> config_dict.ConfigDict:
     config.compress = config_dict.ConfigDict()
     # "": none. Parallel adapters: "joint" (one β for all) or "low_rank" (each its own). Modulation:
     # "modulation_joint" or "modulation_low_rank". Conv_lora: "conv_lora_joint" or "conv_lora".
+    # "parallel" and "modulation": they stay as they are, to be fine-tuned or rounded alone.
     config.compress.kind = ""
     config.compress.ranks = "uniform"  # "uniform", "energy" or "budget"
     config.compress.share = 0.5  # uniform: rank over full rank of a layer
     config.compress.energy = 0.9  # energy: share of a layer's squared singular values to keep
     config.compress.budget = 0  # budget: parameters of all β and γ; 0: as many as uniform takes
+    # Of parallel adapters: "svd" of the adapters alone; by the moments of training images,
+    # "whitened" (one S for all domains) or "alternating" (each its own); docs/compression.md.
+    config.compress.fit = "svd"
+    config.compress.moments = 1024  # training images of each domain for these moments
+    config.compress.bits = 32  # of a value of adapters; 2, 3, 4, 8: trained through the rounding
+    config.compress.distill = False  # learn from the dense adapters too: 1/2 CE + T^2 KL
+    config.compress.temperature = 2.0  # T in it
     config.compress.statistics = 1024  # training images for norm statistics anew; 0: keep the old
     config.compress.dense = ""  # to join a family: a run with the domain's dense adapters
 

@@ -17,8 +17,13 @@ def add_flags(parser, out):
     machine.add_flags(parser)
 
 
-def go(study, arguments):
-    """Measure what the file of a study lacks; seeds share their compiled programs."""
+def keep_programs(cache):
+    """Keep compiled programs in a folder, so that seeds share them."""
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(arguments.cache / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+
+
+def go(study, arguments):
+    """Measure what the file of a study lacks."""
+    keep_programs(arguments.cache)
     measure(study, arguments.out, arguments.cache, machine.facts(), arguments.allow_dirty)

@@ -24,6 +24,19 @@ def sources() -> list[str]:
     return sorted({str(KINDS[name].compresses) for name in targets()}, key=list(KINDS).index)
 
 
+def dense_kinds() -> list[str]:
+    """Return the adapter kinds that can be compressed and are not what others are compressed to.
+
+    A compressing run that names one leaves adapters dense.
+    """
+    return [name for name in sources() if name not in targets()]
+
+
+def source_of(kind: str) -> str:
+    """Return which adapters become a kind of `targets()`; of `dense_kinds()`, the kind itself."""
+    return KINDS[kind].compresses or kind
+
+
 def factors_of(kind: str) -> tuple[str, str]:
     """Return the names of the variables β and γ of a kind in `targets()`.
 
@@ -36,12 +49,16 @@ def factors_of(kind: str) -> tuple[str, str]:
 
 
 def compressible(family: Family, kind: str = "joint") -> list[str]:
-    """Return the names of the domains on the shared weights that can become a kind of `targets`."""
+    """Return the names of the domains on the shared weights that can become a kind.
+
+    Args:
+      family: with the domains.
+      kind: one of `targets()` or of `dense_kinds()`.
+    """
     return [
         name
         for name in family.domains
-        if family[name].spec.adapter.kind == KINDS[kind].compresses
-        and not family[name].has_own_weights
+        if family[name].spec.adapter.kind == source_of(kind) and not family[name].has_own_weights
     ]
 
 
@@ -81,7 +98,7 @@ def alphas_of(
       ValueError: there are none, or a domain has adapters that cannot become that kind.
     """
     names = compressible(family, kind) if domains is None else domains
-    wanted = KINDS[kind].compresses
+    wanted = source_of(kind)
     kinds = {name: family[name].spec.adapter.kind for name in names or family}
     if not names:
         raise ValueError(

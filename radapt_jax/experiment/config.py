@@ -9,8 +9,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from radapt_jax.compress.fits import FITS
 from radapt_jax.compress.ranks import rank_rule
-from radapt_jax.compress.which import targets
+from radapt_jax.compress.which import dense_kinds, targets
 from radapt_jax.data import spec as data_spec
 from radapt_jax.data.domain import check_apart, check_name
 from radapt_jax.data.sources.registry import SOURCES
@@ -35,10 +36,12 @@ OPTIMISER = (
     *("learning_rate", "momentum", "schedule", "drop_at", "drop_by", "warmup", "decay"),
     *("adapter_optimizer", "adapter_rate"),
 )
+COMPRESS = ("fit", "moments", "dense", "statistics", "distill", "temperature")
 ELSEWHERE = {
     **{name: name for name in ("seed", "on_nan", "export")},
     **{name: f"optim.{name}" for name in OPTIMISER},
     "optimizer": "optim.name",
+    "bits": "compress.bits",
     "dtype": "backbone.dtype",
     "on_device": "data.on_device",
 }
@@ -47,6 +50,7 @@ ENTRIES = {
     field.name: ELSEWHERE.get(field.name, f"train.{field.name}")
     for field in dataclasses.fields(TrainOptions)
 }
+KNOWN = (*targets(), *dense_kinds())  # what config.compress.kind may be
 KINDS = {
     **dict.fromkeys(("method", "domains", "init_from"), TEXT),
     **{name: data_spec.KINDS[name] for name in ("train_fraction", "images_per_class")},
@@ -60,6 +64,10 @@ KINDS = {
     **dict.fromkeys(("compress.ranks", "compress.dense", "distill.teachers"), TEXT),
     **dict.fromkeys(("compress.share", "compress.energy"), number("(0, 1]")),
     **dict.fromkeys(("compress.budget", "compress.statistics"), whole(0)),
+    "compress.fit": one_of(*FITS),
+    "compress.moments": whole(1),
+    "compress.distill": FLAG,
+    "compress.temperature": distill.KINDS["temperature"],
     "distill.on": FLAG,
     **{f"distill.{name}": kind for name, kind in distill.KINDS.items()},
     "data.cache": PATH,
@@ -77,7 +85,7 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
     for name, kind in KINDS.items():
         checks.check(f"config.{name}", _entry(config, name), kind)
     checks.check("config.data.source", config.data.source, one_of(*sorted(SOURCES)))
-    checks.check("config.compress.kind", config.compress.kind, one_of("", *targets()))
+    checks.check("config.compress.kind", config.compress.kind, one_of("", *KNOWN))
     _check_domains(names(config.domains), config)
     if not config.method:
         raise ValueError("config.method is empty; start from one of the recipes in configs/.")
@@ -96,7 +104,20 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
     methods.check(settings, spec)
     if settings.lessons is not None:
         _check_distillation(settings, spec)
+    if settings.compression.distill:
+        _check_taught(settings)
     return settings
+
+
+def _check_taught(settings: Settings) -> None:
+    """Raise ValueError where there is no dense domain to learn from, or no step that does."""
+    kind, together = settings.compression.kind, settings.options.together
+    if not kind or together > 1:
+        raise ValueError(
+            f"found config.compress.distill True with config.compress.kind {kind!r} and "
+            f"config.train.together {together}; expected a kind, whose dense domains are learnt "
+            "from, and 1."
+        )
 
 
 def _check_distillation(settings: Settings, spec: ModelSpec) -> None:
@@ -155,8 +176,7 @@ def _settings(config: ConfigDict) -> Settings:
                 energy=compress.energy,
                 budget=compress.budget,
             ),
-            dense=compress.dense,
-            statistics=compress.statistics,
+            **{name: compress[name] for name in COMPRESS},
         ),
         lessons=_lessons(config.distill),
         data={

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from radapt_jax.adapters.registry import KINDS
-from radapt_jax.compress.which import targets
+from radapt_jax.compress.which import dense_kinds, targets
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.resnet26 import ResNet26
@@ -53,7 +53,7 @@ METHODS: Mapping[str, Meaning] = {
     **{f"parallel_{stage}": _means("parallel", OWN, stages=stage) for stage in STAGES},
     "parallel_half": _means("parallel", OWN, convs="first"),
     "parallel_wide": _means("parallel", OWN),
-    "joint": {**_means("joint", OWN), "compress.kind": tuple(targets())},
+    "joint": {**_means("joint", OWN), "compress.kind": (*targets(), *dense_kinds())},
     "join": {
         **_means("joint", OWN),
         "adapter.kind": tuple(name for name, it in KINDS.items() if it.shares()),

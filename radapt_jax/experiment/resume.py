@@ -31,6 +31,10 @@ FREE = (
 ADDED = {
     **{ENTRIES[name]: it for name, it in LATER.items()},
     "compress.statistics": 1024,  # of what is begun, the compressed domains are there
+    "compress.fit": "svd",
+    "compress.moments": 1024,
+    "compress.distill": False,
+    "compress.temperature": 2.0,
     "distill.on": False,
     "distill.teachers": "",
     **{f"distill.{name}": it for name, it in dataclasses.asdict(Distillation()).items()},

@@ -15,6 +15,7 @@ from radapt_jax.data.spec import DataSpec
 from radapt_jax.evaluation.evaluate import evaluate_family
 from radapt_jax.evaluation.result import Result
 from radapt_jax.family.family import Family
+from radapt_jax.family.rounding import WHOLE
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train.distill import Distillation
@@ -25,14 +26,25 @@ from radapt_jax.train.options import TrainOptions
 class Compression:
     """How adapters are compressed: the kind they become ("": none is), ranks, and what joins.
 
-    `dense` is a run with the dense adapters of a domain that joins, to start from, or "".
-    `statistics` is how many training images norms see anew before fine-tuning; 0: none.
+    Args:
+      kind: one of `compress.which.targets()`, or of `dense_kinds()`, which leaves them dense.
+      ranks: chooses ranks.
+      fit: of factors, one of `compress.fits.FITS`.
+      moments: training images that a fit by moments looks at.
+      dense: a run with the dense adapters of a domain that joins, to start from, or "".
+      statistics: training images whose norms are seen anew before fine-tuning; 0: none.
+      distill: learn from the dense domain while fine-tuning.
+      temperature: in that; see `train.step.Lesson`.
     """
 
     kind: str
     ranks: RankRule
+    fit: str
+    moments: int
     dense: str
     statistics: int
+    distill: bool
+    temperature: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +97,15 @@ class Settings:
     def label(self) -> str:
         """What tables call the method.
 
-        Of the recipe that compresses, which of its two kinds; of the one that distills, with which
-        adapters, if any.
+        Of the recipe that compresses, which kind, and how many bits if they are few; of the one
+        that distills, with which adapters, if any.
         """
         if self.method == "distill" and self.adapter != "none":
             return f"distill_{self.adapter}"
-        return self.compression.kind if self.method == "joint" else self.method
+        kind, bits = self.compression.kind, self.options.bits
+        if not kind or self.method != "joint":
+            return self.method
+        return kind if bits == WHOLE else f"{kind}_int{bits}"
 
     def network(self, basis: Options | None = None) -> ModelSpec:
         """Return the network.

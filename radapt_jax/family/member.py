@@ -95,14 +95,7 @@ class Member:
         Raises:
           ValueError: a value is too large for float16.
         """
-
-        def form(path: str, leaf: Any) -> Any:
-            bits_of = rounding.bits_of(path, tuple(leaf.shape))
-            return leaf if bits.is_binary(self.spec, path) else rounded(leaf, bits_of)
-
-        leaves = {path: form(path, it) for path, it in trees.flatten(self.variables).items()}
-        made = trees.unflatten(leaves)
-        variables = {name: made.get(name, {}) for name in self.variables}
+        variables = rounded_variables(self.spec, self.variables, rounding)
         return dataclasses.replace(self, variables=variables, rounding=rounding, results={})
 
     def changed(self, **collections: Any) -> Member:
@@ -191,3 +184,21 @@ class Member:
                 f"{str(sha256)[:12]}.... Restore it from a copy, or train it again."
             )
         return self
+
+
+def rounded_variables(
+    spec: ModelSpec, variables: trees.Variables, rounding: Rounding
+) -> dict[str, Any]:
+    """Return a domain's variables rounded; binary ones, and `params`, stay as they are.
+
+    Raises:
+      ValueError: a value is too large for float16.
+    """
+
+    def form(path: str, leaf: Any) -> Any:
+        bits_of = rounding.bits_of(path, tuple(leaf.shape))
+        return leaf if bits.is_binary(spec, path) else rounded(leaf, bits_of)
+
+    leaves = {path: form(path, it) for path, it in trees.flatten(variables).items()}
+    made = trees.unflatten(leaves)
+    return {name: made.get(name, {}) for name in variables}

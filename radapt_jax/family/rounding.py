@@ -10,10 +10,13 @@ that is done with a domain is done with one that is rounded; only its file is sm
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import is_adapters
 from radapt_jax.utils.checks import Kind, check_all
@@ -80,25 +83,37 @@ def rounded(value: Any, bits: int) -> np.ndarray:
             )
         return value.astype(np.float16).astype(np.float32)
     columns = value.reshape(-1, value.shape[-1])
-    error = np.full(columns.shape[1], np.inf)
-    found = np.zeros_like(columns)
+    return np.asarray(nearest(columns, bits)).reshape(value.shape)
+
+
+@functools.partial(jax.jit, static_argnames="bits")
+def nearest(columns: Float[Array, "rows d"], bits: int) -> Float[Array, "rows d"]:
+    """Return a matrix rounded to fewer than 16 bits, each column with the step that is best for it.
+
+    Of steps that are as good, it is the largest.
+    """
     levels = levels_of(bits)
-    for share in SHARES[::-1]:
-        steps = _bfloat16(share * np.abs(columns).max(0, initial=0) / levels)
-        near = _wholes(columns, steps, levels) * steps
-        lost = np.square(columns - near, dtype=np.float64).sum(0)
-        found = np.where(lost < error, near, found)
-        error = np.minimum(error, lost)
-    return found.reshape(value.shape).astype(np.float32) + np.float32(0)  # no -0, which q has not
+    columns = jnp.asarray(columns, jnp.float32)
+    largest = jnp.abs(columns).max(0, initial=0)
+    unit = jnp.where(largest > 0, largest, 1)  # whose square may be too small for float32
+
+    def better(best: tuple[Array, Array], share: Array) -> tuple[tuple[Array, Array], None]:
+        error, found = best
+        steps = (share * largest / levels).astype(jnp.bfloat16).astype(jnp.float32)
+        ratio = columns / jnp.where(steps > 0, steps, 1)
+        near = jnp.clip(jnp.rint(ratio), -levels, levels) * steps
+        lost = jnp.square((columns - near) / unit).sum(0)
+        found = jnp.where(lost < error, near, found)
+        return (jnp.minimum(error, lost), found), None
+
+    start = (jnp.full(columns.shape[1:], jnp.inf, jnp.float32), jnp.zeros_like(columns))
+    (_, found), _ = jax.lax.scan(better, start, jnp.asarray(SHARES[::-1], jnp.float32))
+    return jnp.where(found == 0, 0, found)  # no -0, which q has not
 
 
 def levels_of(bits: int) -> int:
     """Return the largest whole number that so many bits hold beside its negative."""
     return 2 ** (bits - 1) - 1
-
-
-def _bfloat16(value: np.ndarray) -> np.ndarray:
-    return np.asarray(jnp.asarray(value, jnp.bfloat16).astype(jnp.float32))
 
 
 def _wholes(columns: np.ndarray, steps: np.ndarray, levels: int) -> np.ndarray:

@@ -29,7 +29,8 @@ from radapt_jax.train.distill import (
     joint_update,
 )
 from radapt_jax.train.job import Job
-from radapt_jax.train.step import TrainState, update
+from radapt_jax.train.step import Lesson, TrainState, update
+from radapt_jax.train.through import rounding_of
 from radapt_jax.utils.distributed import AXIS
 from radapt_jax.utils.programs import make_room
 from radapt_jax.utils.trees import Variables
@@ -49,21 +50,33 @@ def make_train_step(
     sync_norm: bool = False,
     parts: int = 1,
     dtype: Any = jnp.float32,
-) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Measured]]:
+    bits: int = 32,
+    teacher: ModelSpec | None = None,
+    temperature: float = 1.0,
+) -> Callable[..., tuple[TrainState, Measured]]:
     """Return the compiled `step -> (state, metrics)`; the state is donated.
 
     It is called as `step(state, batch, resident)`: `batch` is `batches.train_batch`'s, `resident`
-    the pixels on the devices, or None. Dropout draws from `seed` and the state's step. Metrics are
-    the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With synchronised
-    norms, the result does not depend on the number of devices. `parts`: see `update`; the batch is
-    to be sharded for as many.
+    the pixels on the devices, or None. With the network of a `teacher`, which sees the same images,
+    its variables come last: `step(state, batch, resident, variables)`; see `step.Lesson` for
+    `temperature`, and `through.rounding_of` for `bits`. Dropout draws from `seed` and the state's
+    step. Metrics are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices.
+    With synchronised norms, the result does not depend on the number of devices. `parts`: see
+    `update`; the batch is to be sharded for as many.
     """
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
+    teaching = None if teacher is None else teacher.build(domain.num_classes, dtype=dtype)
+    seen = rounding_of(spec, bits)
 
-    def step(state: TrainState, batch: Batch, resident: Any) -> tuple[TrainState, Measured]:
+    def step(
+        state: TrainState, batch: Batch, resident: Any, *taught_by: Variables
+    ) -> tuple[TrainState, Measured]:
         images = augment.network_input(batch, domain.mean, domain.std, resident, domain.size)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        lesson = None
+        if teaching is not None:
+            lesson = Lesson(teaching.apply(*taught_by, images, train=False), temperature)
         return update(
             model,
             optimizer,
@@ -75,12 +88,14 @@ def make_train_step(
             smoothing=smoothing,
             axis_name=AXIS,
             parts=parts,
+            seen=seen,
+            lesson=lesson,
         )
 
     return jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None, 0, None),
+        in_axes=(None, 0, None) if teacher is None else (None, 0, None, None),
         out_axes=(None, None),
         donate_argnums=0,
         devices=list(devices),
@@ -99,6 +114,7 @@ def make_together_step(
     smoothing: float = 0.0,
     parts: int = 1,
     dtype: Any = jnp.float32,
+    bits: int = 32,
 ) -> Callable[[TrainState, Batch, Mapping[str, Any]], tuple[TrainState, Measured]]:
     """Return the compiled `step(state, batch, facts) -> (state, metrics)` of several domains.
 
@@ -117,6 +133,7 @@ def make_together_step(
     """
     make_room()
     model = spec.build(outputs, dtype=dtype, fold=each == 1)
+    seen = rounding_of(spec, bits)
 
     def step(
         state: TrainState, batch: Batch, facts: Mapping[str, Any]
@@ -133,6 +150,7 @@ def make_together_step(
             smoothing=smoothing,
             parts=parts,
             classes=facts["classes"],
+            seen=seen,
         )
 
     state_axes: Any = TrainState(0, None, 0, 0, 0)

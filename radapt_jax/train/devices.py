@@ -55,7 +55,13 @@ class OneDomain:
             sync_norm=options.sync_norm,
             parts=options.accumulate,
             dtype=options.compute_dtype,
+            bits=options.bits,
+            teacher=None if job.teacher is None else job.teacher.spec,
+            temperature=job.temperature,
         )
+        self._taught_by: tuple[Any, ...] = ()
+        if job.teacher is not None:
+            self._taught_by = (replicate(dict(job.teacher.variables), devices),)
 
     def step(self, index: int) -> Measured:
         """Take step `index`; return "loss" and "top1", one value a domain."""
@@ -70,7 +76,8 @@ class OneDomain:
             options.accumulate,
             distributed.place(),
         )
-        self._state, measured = self._step(self._state, batch, self._pixels.resident)
+        resident = self._pixels.resident
+        self._state, measured = self._step(self._state, batch, resident, *self._taught_by)
         return measured
 
     def state(self, index: int) -> TrainState:
@@ -125,6 +132,7 @@ class ManyDomains:
             smoothing=options.label_smoothing,
             parts=options.accumulate,
             dtype=options.compute_dtype,
+            bits=options.bits,
         )
 
     def step(self, index: int) -> Measured:

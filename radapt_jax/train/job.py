@@ -12,13 +12,17 @@ import optax
 from radapt_jax.adapters.base import carriers, is_adapters
 from radapt_jax.data.load import DomainData
 from radapt_jax.family import bits
-from radapt_jax.family.member import Member
+from radapt_jax.family.member import Member, rounded_variables
+from radapt_jax.family.rounding import WHOLE, Rounding
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train import optim
+from radapt_jax.train.distill import Teacher
 from radapt_jax.train.options import TrainOptions
 from radapt_jax.train.step import TrainState
 from radapt_jax.utils import trees
 from radapt_jax.utils.trees import Variables
+
+TEMPERATURE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Plan:
 class Job:
     """A domain to train: how, its images, its network, its first variables, and its plan.
 
-    `method` is what tables call it; `results` are kept beside those of the training.
+    `method` is what tables call it; `results` are kept beside those of the training. A `teacher`
+    that sees the same images is learnt from, at a `temperature`; see `step.Lesson`.
     """
 
     options: TrainOptions
@@ -60,6 +65,8 @@ class Job:
     variables: Variables
     method: str = ""
     results: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    teacher: Teacher | None = None
+    temperature: float = TEMPERATURE
 
     @property
     def name(self) -> str:
@@ -110,20 +117,31 @@ class Job:
         """Return what becomes of the domain in a family.
 
         Args:
-          variables: after training. Of those that are binary, the bits are kept.
+          variables: after training; see `kept`.
           results: of the training.
           shares: filters that were trained are the family's shared weights, and not its own.
         """
         own = self.options.trains_filters and not shares
+        kept = {key: it for key, it in self.kept(variables).items() if own or key != "params"}
         return Member(
             domain=self.data.domain,
             spec=self.spec,
-            variables=bits.kept(
-                self.spec, {key: it for key, it in variables.items() if own or key != "params"}
-            ),
+            variables=kept,
             method=self.method,
             data=self.data.spec,
             images={split: len(part) for split, part in self.data.splits.items()},
             results={**self.results, **results},
             held_out=self.data.held_out,
+            rounding=self.rounding,
         )
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """What the trained domain is rounded to."""
+        return None if self.options.bits == WHOLE else Rounding(self.options.bits)
+
+    def kept(self, variables: Variables) -> Variables:
+        """Return what is kept of variables after training: bits of those that are binary, and what
+        the others are rounded to."""
+        own = bits.kept(self.spec, variables)
+        return own if self.rounding is None else rounded_variables(self.spec, own, self.rounding)

@@ -10,10 +10,13 @@ import optax
 
 from radapt_jax.models.spec import DTYPES
 from radapt_jax.train import optim
-from radapt_jax.utils.checks import FLAG, TEXT, check_all, number, one_of, several, whole
+from radapt_jax.utils.checks import FLAG, TEXT, Kind, check_all, number, one_of, several, whole
 
 # Options that came later, as trainings that began without them were.
-LATER: Mapping[str, Any] = {"optimizer": "sgd", "adapter_optimizer": "", "adapter_rate": 0.0}
+LATER: Mapping[str, Any] = {
+    **{"optimizer": "sgd", "adapter_optimizer": "", "adapter_rate": 0.0},
+    "bits": 32,
+}
 DECAY: Mapping[str, float | None] = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 Called = Callable[[str], str]  # from an option to what messages call it
 
@@ -45,6 +48,8 @@ class TrainOptions:
       adapter_optimizer: of adapters alone, where filters are frozen; "": as `optimizer`.
       adapter_rate: the highest learning rate of adapters alone, where filters are frozen; 0: as
         `learning_rate`.
+      bits: of a value of the trained domain's adapters, 2, 3, 4 or 8: they are trained through the
+        rounding (see `through.rounding_of`), and the domain is rounded; 32: they are not.
       seed: of fresh variables, batches and dropout.
       dtype: of the computation, "float32" or "bfloat16".
       on_nan: "stop", or "rewind": go back to the last checkpoint and skip the batch.
@@ -74,6 +79,7 @@ class TrainOptions:
     optimizer: str = LATER["optimizer"]
     adapter_optimizer: str = LATER["adapter_optimizer"]
     adapter_rate: float = LATER["adapter_rate"]
+    bits: int = LATER["bits"]
     seed: int = 0
     dtype: str = "float32"
     on_nan: str = "stop"
@@ -130,6 +136,8 @@ class TrainOptions:
         )
 
 
+TRAINED_BITS = (2, 3, 4, 8, 32)
+BITS = Kind(f"one of {list(TRAINED_BITS)} bits", lambda it: type(it) is int and it in TRAINED_BITS)
 KINDS = {
     "epochs": number("[0, 1e6]"),
     "steps": whole(0),
@@ -141,6 +149,7 @@ KINDS = {
     "optimizer": one_of(*optim.OPTIMIZERS),
     "adapter_optimizer": one_of("", *optim.OPTIMIZERS),
     "adapter_rate": number("[0, inf)"),
+    "bits": BITS,
     "schedule": TEXT,
     "drop_at": several(number("[0, 1]")),
     "drop_by": optim.DROP,

@@ -80,7 +80,7 @@ class Progress:
                 job.spec.adapter.kind,
                 job.share,
             )
-        facts = facts_of(job.data, plan)
+        facts = facts_of(job)
         expected = distributed.by_main(lambda: facts)
         with distributed.agreed():
             check_same_facts(expected, facts, f"{job.name}: this process differs from process 0")
@@ -146,7 +146,7 @@ class Progress:
         top1 = 0.0
         if self._val is not None:
             domain, batch_size = self.job.data.domain, self.job.options.batch_size
-            variables = replicate(state.variables, self._devices)
+            variables = replicate(dict(self.job.kept(state.variables)), self._devices)
             judged = predict_split(
                 self._eval_step, variables, self._val, domain, batch_size, len(self._devices)
             )

@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from radapt_jax.data.load import DomainData
-from radapt_jax.train.job import Plan
+from radapt_jax.train.job import Job
 from radapt_jax.train.options import LATER
-from radapt_jax.utils import files
+from radapt_jax.utils import files, trees
 
 
-def facts_of(data: DomainData, plan: Plan) -> dict[str, Any]:
+def facts_of(job: Job) -> dict[str, Any]:
     """Return what a training must go on with as it began."""
+    data, plan = job.data, job.plan
     images: dict[str, Any] = {name: len(split) for name, split in data.splits.items()}
     if data.spec is not None:
         spec = dataclasses.asdict(data.spec)
@@ -23,6 +23,9 @@ def facts_of(data: DomainData, plan: Plan) -> dict[str, Any]:
         spec = {name: split.digest for name, split in data.splits.items()}
     images["held out"] = data.held_out.digest if data.held_out.names else None
     facts = {"domain": data.domain.to_json(), "data": spec, "images": images, "decay": plan.decay}
+    if job.teacher is not None:
+        sha256 = trees.fingerprint(job.teacher.variables)
+        facts["teacher"] = {"sha256": sha256, "temperature": job.temperature}
     return json.loads(json.dumps(facts))
 
 

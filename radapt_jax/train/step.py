@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,21 @@ from radapt_jax.nn import losses
 from radapt_jax.train.optim import FROZEN
 from radapt_jax.utils import trees
 from radapt_jax.utils.distributed import replicate
+
+
+class Lesson(NamedTuple):
+    """What a teacher says of a batch, and how it is learnt.
+
+    The loss is ½ cross-entropy + T² KL(teacher || network), with both softmaxes at temperature T
+    (Hinton, Vinyals and Dean, 2015, section 2).
+
+    Args:
+      logits: of the teacher, (b, k).
+      temperature: T, above 0.
+    """
+
+    logits: Float[Array, "b k"]
+    temperature: float
 
 
 class TrainState(struct.PyTreeNode):
@@ -74,6 +89,8 @@ def update(
     axis_name: str | None = None,
     parts: int = 1,
     classes: Array | None = None,
+    seen: Callable[[dict[str, Array]], dict[str, Array]] = dict,
+    lesson: Lesson | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Take one optimiser step on normalised images; the body of the compiled training steps.
 
@@ -90,6 +107,8 @@ def update(
       parts: b is computed in so many parts, one after another, and their gradients are averaged:
         less memory. Each part has batch statistics of its own.
       classes: how many of the head's outputs are the domain's, where it is padded; default: all.
+      seen: gives the weights by path that the network is computed with; see `through`.
+      lesson: what is learnt from a teacher, if there is one.
 
     Returns:
       The state after the step, and "loss" (mean, nats, smoothed; NaN if a gradient is not finite)
@@ -101,7 +120,7 @@ def update(
     def loss_of(
         trained: dict[str, Array], batch_stats: Any, fed: Mapping[str, Array], key: Array
     ) -> tuple[Array, tuple[dict[str, Array], Any]]:
-        weights = trees.unflatten({**trained, **frozen})
+        weights = trees.unflatten(seen({**trained, **frozen}))
         logits, changed = model.apply(
             {**weights, "batch_stats": batch_stats},
             fed["images"],
@@ -112,10 +131,15 @@ def update(
         if classes is not None:
             logits = losses.mask(logits, classes)
         loss = losses.cross_entropy(logits, fed["targets"], smoothing, classes).mean()
+        if lesson is not None:
+            apart = losses.divergence(logits, fed["taught"], lesson.temperature).mean()
+            loss = loss / 2 + apart
         top1 = (logits.argmax(-1) == fed["targets"]).mean()
         return loss, ({"loss": loss, "top1": top1}, changed["batch_stats"])
 
     fed = {"images": images, "targets": targets}
+    if lesson is not None:
+        fed["taught"] = lesson.logits
     grads, batch_stats, measured = gradients(loss_of, trained, state.batch_stats, fed, key, parts)
     found = (grads, batch_stats, measured)
     return stepped(state, optimizer, trained, frozen, found, axis_name)
