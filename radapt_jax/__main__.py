@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from radapt_jax import startup
+from radapt_jax.commands.compress import add_arguments, compress
+from radapt_jax.commands.saving import save_new
 from radapt_jax.convert import ORIGINS, state_dict_of
 from radapt_jax.convert import export_torch as export_to_torch
 from radapt_jax.convert.packages import PACKAGES, file_of
@@ -135,15 +137,6 @@ def import_(arguments: argparse.Namespace) -> None:
     save_new(family, Path(arguments.out))
 
 
-def save_new(family: Family, out: Path) -> None:
-    """Save a family in a folder that holds none."""
-    with held(out):
-        if any((out / part).exists() for part in ("shared", "domains")):
-            raise ValueError(f"{out} holds a family already; name a new folder.")
-        family.save(out)
-    print(f"{out}: {', '.join(family)}")
-
-
 def predict(arguments: argparse.Namespace) -> None:
     family = Family.load(arguments.workdir, [arguments.domain])
     images = family.preprocess(arguments.images, domain=arguments.domain)
@@ -214,6 +207,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("domain", nargs="?", help="a domain of the workdir")
     one = command(save, "write a domain as one safetensors file", "workdir", "domain", "file")
     one.add_argument("--bits", type=int, help="round its adapters to 2, 3, 4 or 8 bits a value")
+    one = command(compress, "write a family with smaller domains, and their files; no training")
+    add_arguments(one)
     one = command(swap, "put a domain's file into a workdir", "workdir", "file")
     one.add_argument("--name", help="under another name")
     one.add_argument("--replace", action="store_true", help="in place of the one of that name")

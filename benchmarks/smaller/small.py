@@ -13,13 +13,15 @@ from radapt_jax.family.rounding import Rounding
 from radapt_jax.utils import trees
 
 HALF, QUARTER = 0.5, 0.25
+HEAD = "adapters/head/"
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
     """A kind to compress to ("": adapters stay dense), how ranks are chosen and fitted, and bits.
 
-    `bits` are those of adapters in a file; 32: float32, and the head and norms as well.
+    `bits` are those of adapters in a file; 32: float32, and the head and norms as well. `vectors`
+    are those of norms.
     """
 
     kind: str = ""
@@ -27,6 +29,7 @@ class Way:
     fit: str = "svd"
     ranks: str = "uniform"
     bits: int = 32
+    vectors: int = 16
 
     def apply(self, dense, moments):
         """Return a family whose domains with adapters are smaller; nothing is trained."""
@@ -37,7 +40,9 @@ class Way:
             by = None if self.fit == "svd" else moments
             small = rj.compress_family(dense, self.kind, rule, moments=by, fit=self.fit)
         if self.bits < 32:
-            made = [small[name].rounded(Rounding(self.bits)) for name in names]
+            made = [
+                small[name].rounded(Rounding(self.bits, vectors=self.vectors)) for name in names
+            ]
             small = rj.Family(small.shared, made)
         return small
 
@@ -58,7 +63,15 @@ WAYS: dict[str, Way] = {
         )
     },
     "joint alternating, ranks by budget": Way("joint", fit="alternating", ranks="budget"),
+    "int3, norms int8": Way(bits=3, vectors=8),
+    "int4, norms int8": Way(bits=4, vectors=8),
     "joint alternating, K = C/2, int4": Way("joint", fit="alternating", bits=4),
+    "joint alternating, K = C/2, int2, norms int8": Way(
+        "joint", fit="alternating", bits=2, vectors=8
+    ),
+    "joint alternating, K = C/4, int4, norms int8": Way(
+        "joint", QUARTER, "alternating", bits=4, vectors=8
+    ),
     "low_rank whitened, K = C/2, int4": Way("low_rank", fit="whitened", bits=4),
 }
 
@@ -87,6 +100,15 @@ def as_dense(dense, small):
 
 def bytes_of(member):
     """Return the bytes of a domain's variables in its file: without its head, and of its head."""
-    leaves = packing.packed(member, trees.flatten(trees.to_numpy(member.variables)))
-    head = sum(it.nbytes for path, it in leaves.items() if path.startswith("adapters/head/"))
-    return sum(it.nbytes for it in leaves.values()) - head, head
+    without, whole = (
+        sum(it.nbytes for it in packing.packed(member, leaves).values())
+        for leaves in (
+            {path: it for path, it in _leaves(member).items() if not path.startswith(HEAD)},
+            _leaves(member),
+        )
+    )
+    return without, whole - without
+
+
+def _leaves(member):
+    return trees.flatten(trees.to_numpy(member.variables))

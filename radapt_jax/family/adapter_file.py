@@ -89,7 +89,7 @@ def read(path: str | Path, backbones: Backbones | None = None) -> Member:
             found[name] = jax.ShapeDtypeStruct(tuple(part.get_shape()), dtype)
         expected = trees.flatten(empty.abstract())
         trees.check_like(found, packing.as_stored(empty, expected, found), str(path))
-        stored = {name: file.get_tensor(name) for name in expected}
+        stored = {name: file.get_tensor(name) for name in found}
         variables = trees.unflatten(packing.unpacked(empty, expected, stored))
     member = dataclasses.replace(empty, variables=variables)
     return member.verified(card["sha256"], str(path))

@@ -5,16 +5,32 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from radapt_jax.family.member import Member
+from radapt_jax.family.packed import WIDE, Packed
+
+
+class Wide(NamedTuple):
+    """A domain with its variables, and these as JAX arrays."""
+
+    member: Member
+    arrays: dict[str, Any]
+
+    @classmethod
+    def of(cls, held: Member | Packed) -> Wide:
+        member = held.widened() if isinstance(held, Packed) else held
+        return cls(member, jax.tree.map(jnp.asarray, dict(member.variables)))
 
 
 class Bank:
     """Domains by name; see `open` for those that are on disk. Callers check that a name exists.
+
+    Domains that are rounded are packed as in their files; up to `packed.WIDE` of them, the most
+    recently used, are widened as well.
 
     Every domain in memory has a version that is unique in this bank. Whatever is computed from a
     domain is kept under its version, and is stale once that version is no longer in memory.
@@ -29,8 +45,8 @@ class Bank:
         self._on_disk: dict[str, int] = {}  # class counts
         self._lock = threading.RLock()
         self._pinned: set[str] = set()
-        self._members: dict[str, Member] = {}  # the most recently used last
-        self._arrays: dict[str, dict[str, Any]] = {}
+        self._members: dict[str, Member | Packed] = {}  # the most recently used last
+        self._wide: dict[str, Wide] = {}  # likewise
 
     def open(self, on_disk: Mapping[str, int], read: Callable[[str], Member], at_most: int) -> None:
         """Add domains that are on disk; each is read when it is first used.
@@ -50,11 +66,23 @@ class Bank:
             return self._members.keys() | self._on_disk.keys()
 
     def __getitem__(self, name: str) -> Member:
-        return self._found(name)[0]
+        return self._found(name).member
 
     def variables(self, name: str) -> dict[str, Any]:
         """Return a domain's own collections, as JAX arrays."""
-        return self._found(name)[1]
+        return self._found(name).arrays
+
+    def facts(self, name: str) -> Member:
+        """Return a domain, with or without its variables; nothing is widened for this."""
+        with self._lock:
+            if name not in self._members:
+                self._found(name)
+            held = self._members[name]
+            return held.facts if isinstance(held, Packed) else held
+
+    def is_packed(self, name: str) -> bool:
+        """Tell whether a domain is rounded, and packed in memory."""
+        return self.facts(name).rounding is not None
 
     def classes(self, name: str) -> int:
         """Return a domain's class count, without reading the domain.
@@ -63,8 +91,9 @@ class Bank:
           KeyError: there is no such domain.
         """
         with self._lock:
-            held = self._members.get(name)
-            return self._on_disk[name] if held is None else held.domain.num_classes
+            if name not in self._members:
+                return self._on_disk[name]
+            return self.facts(name).domain.num_classes
 
     def held(self) -> list[str]:
         """Return the names of the domains in memory."""
@@ -74,7 +103,7 @@ class Bank:
     def version(self, name: str) -> int:
         """Return the version of a domain, after reading it if it is not in memory."""
         with self._lock:
-            self._found(name)
+            self.facts(name)
             return self._versions[name]
 
     def versions(self) -> set[int]:
@@ -82,11 +111,21 @@ class Bank:
         with self._lock:
             return set(self._versions.values())
 
-    def add(self, name: str, member: Member) -> None:
-        """Hold a domain in memory; from now on it replaces one of that name on disk."""
+    def packed_versions(self) -> set[int]:
+        """Return the versions of the packed domains in memory."""
         with self._lock:
-            self._on_disk.pop(name, None)
+            held = self._members.items()
+            return {self._versions[name] for name, it in held if isinstance(it, Packed)}
+
+    def add(self, name: str, member: Member) -> None:
+        """Hold a domain in memory; from now on it replaces one of that name on disk.
+
+        Raises:
+          ValueError: it is said to be rounded, and its values are not; nothing is changed then.
+        """
+        with self._lock:
             self._hold(name, member)
+            self._on_disk.pop(name, None)
 
     def remove(self, name: str) -> None:
         """Forget a domain; nothing is deleted from disk.
@@ -111,7 +150,7 @@ class Bank:
             self._pinned.discard(name)
             self._make_room()
 
-    def _found(self, name: str) -> tuple[Member, dict[str, Any]]:
+    def _found(self, name: str) -> Wide:
         """Return a domain and its arrays; safe when several threads ask.
 
         Raises:
@@ -129,15 +168,28 @@ class Bank:
                 self._hold(name, member)
                 self._make_room()
             self._members[name] = self._members.pop(name)
-            return self._members[name], self._arrays[name]
+            found = self._wide.pop(name, None) or Wide.of(self._members[name])
+            self._wide[name] = found
+            self._narrow()
+            return found
 
     def _hold(self, name: str, member: Member) -> None:
+        held = member if member.rounding is None else Packed.of(member)
+        self._wide.pop(name, None)
         self._versions[name] = next(self._next)
-        self._arrays[name] = jax.tree.map(jnp.asarray, dict(member.variables))
-        self._members[name] = member
+        self._members[name] = held
+        if held is member:
+            self._wide[name] = Wide.of(member)
 
     def _let_go(self, name: str) -> None:
-        del self._members[name], self._arrays[name], self._versions[name]
+        del self._members[name], self._versions[name]
+        self._wide.pop(name, None)
+
+    def _narrow(self) -> None:
+        """Let go of the widened arrays of packed domains that were not used for long."""
+        packed = [name for name in self._wide if isinstance(self._members[name], Packed)]
+        for name in packed[:-WIDE]:
+            del self._wide[name]
 
     def _make_room(self) -> None:
         can_go = [name for name in self._members if name in self._on_disk.keys() - self._pinned]

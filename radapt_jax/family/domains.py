@@ -102,7 +102,8 @@ class Domains:
           TypeError: it is no `Member`.
           ValueError: it was trained on other shared weights or another network, its variables do
             not have the shapes that its class count and adapter kind need, or its name differs
-            from another's only in case. The family stays unchanged then.
+            from another's only in case; or it is said to be rounded, and its values are not. The
+            family stays unchanged then.
         """
         if not isinstance(domain, Member):
             raise TypeError(

@@ -189,16 +189,17 @@ class Member:
 def rounded_variables(
     spec: ModelSpec, variables: trees.Variables, rounding: Rounding
 ) -> dict[str, Any]:
-    """Return a domain's variables rounded; binary ones, and `params`, stay as they are.
+    """Return a domain's variables rounded; of binary ones the bits, and `params` as they are.
 
     Raises:
       ValueError: a value is too large for float16.
     """
 
     def form(path: str, leaf: Any) -> Any:
-        bits_of = rounding.bits_of(path, tuple(leaf.shape))
-        return leaf if bits.is_binary(spec, path) else rounded(leaf, bits_of)
+        if bits.is_binary(spec, path):
+            return leaf
+        return rounded(leaf, rounding.form_of(path, tuple(leaf.shape)))
 
-    leaves = {path: form(path, it) for path, it in trees.flatten(variables).items()}
-    made = trees.unflatten(leaves)
+    leaves = trees.flatten(bits.kept(spec, variables))
+    made = trees.unflatten({path: form(path, it) for path, it in leaves.items()})
     return {name: made.get(name, {}) for name in variables}

@@ -9,6 +9,7 @@ import numpy as np
 
 from radapt_jax.family.bank import Bank
 from radapt_jax.family.features import features, through_head
+from radapt_jax.family.packed import WIDE
 from radapt_jax.family.predict import (
     in_batches,
     pad_head,
@@ -31,6 +32,9 @@ class Key(NamedTuple):
 class Predictor:
     """Predicts with the domains of a bank, and caches their padded heads and stacked variables.
 
+    Of domains that the bank has packed, no more are cached, and mixed in one call, than it holds
+    widened.
+
     Args:
       params: the shared weights.
       bank: the domains.
@@ -44,21 +48,30 @@ class Predictor:
         """Return a cached value, computed once for the versions of its domains; drop stale ones."""
         held = self._bank.versions()
         self._made = {old: it for old, it in self._made.items() if held.issuperset(old.versions)}
-        if key not in self._made:
+        found = self._made.pop(key, None)
+        if found is None:
             make_room()
-            self._made[key] = make()
-        return self._made[key]
+            found = make()
+        self._made[key] = found  # the most recently used last
+        return found
+
+    def _forget(self) -> None:
+        """Drop cached values of packed domains that were not used for long."""
+        packed = self._bank.packed_versions()
+        old = [key for key in self._made if not key.stacked and key.versions[0] in packed]
+        for key in old[:-WIDE]:
+            del self._made[key]
 
     def one(self, images: np.ndarray, name: str, batch_size: int) -> np.ndarray:
         """Return the class probabilities (n, classes) of one domain, for at least one image."""
-        facts = self._bank[name].domain
+        facts = self._bank.facts(name).domain
         model, variables = self._padded(name)
         found = predict_all(model, variables, images, facts, batch_size)
         return found[:, : facts.num_classes]
 
     def features(self, images: np.ndarray, name: str, batch_size: int) -> np.ndarray:
         """Return what a domain's head takes, (n, channels), for at least one image."""
-        member = self._bank[name]
+        member = self._bank.facts(name)
         variables = through_head({"params": self._params, **self._bank.variables(name)})
         model = member.spec.served().build(variables["adapters"]["head"]["bias"].size)
         return predict_all(model, variables, images, member.domain, batch_size, features)
@@ -71,7 +84,7 @@ class Predictor:
             rows = np.flatnonzero([name in group for name in names])
             size = len(rows) if len(rows) == len(images) else min(_few(len(rows)), batch_size)
             padded = np.pad(rows, (0, max(size - len(rows), 0)), mode="edge")
-            if self._bank[group[0]].spec.kind.filters_apart:
+            if self._bank.facts(group[0]).spec.kind.filters_apart:
                 own = self.one(images[padded], group[0], batch_size)
                 found[rows, : own.shape[1]] = own[: len(rows)]
                 continue
@@ -89,9 +102,12 @@ class Predictor:
         def make() -> tuple[Any, dict[str, Any]]:
             variables = {"params": self._params, **self._bank.variables(name)}
             variables["adapters"] = pad_head(variables["adapters"], classes)
-            return self._bank[name].spec.served().build(classes), variables
+            return self._bank.facts(name).spec.served().build(classes), variables
 
-        return self._kept(Key((self._bank.version(name),), classes, stacked=False), make)
+        key = Key((self._bank.version(name),), classes, stacked=False)
+        found = self._kept(key, make)
+        self._forget()
+        return found
 
     def _head_width(self) -> int:
         return max(self._bank.classes(name) for name in self._bank.names)
@@ -99,28 +115,37 @@ class Predictor:
     def _groups(self, wanted: set[str]) -> list[tuple[str, ...]]:
         """Group the domains that can share a program; return the groups with a wanted domain.
 
-        Domains with filters of their own, whole or through their adapters, are groups of one. If
-        domains are read on use, groups hold only wanted domains, and no more of them than fit in
-        memory.
+        Domains with filters of their own, whole or through their adapters, are groups of one. Where
+        domains are read or widened on use, groups hold only wanted domains, and no more of them
+        than are in memory at once.
         """
         groups: dict[Any, list[str]] = {}
-        limit = self._bank.at_most
-        for name in sorted(self._bank.names if limit is None else wanted):
-            member = self._bank[name]
+        on_disk = self._bank.at_most is not None
+        for name in sorted(wanted if on_disk else self._bank.names):
+            if name not in wanted and self._bank.is_packed(name):
+                continue
+            member = self._bank.facts(name)
             apart = member.has_own_weights or member.spec.kind.filters_apart
-            own = name if apart else ""
-            groups.setdefault((member.spec.served(), own), []).append(name)
-        found = [tuple(group) for group in groups.values() if wanted & set(group)]
-        if limit is None:
-            return found
-        return [group[at : at + limit] for group in found for at in range(0, len(group), limit)]
+            limit = self._limit(name)
+            groups.setdefault((member.spec.served(), name if apart else "", limit), []).append(name)
+        found = []
+        for (*_, limit), group in groups.items():
+            if wanted & set(group):
+                most = limit or len(group)
+                found += [tuple(group[at : at + most]) for at in range(0, len(group), most)]
+        return found
+
+    def _limit(self, name: str) -> int | None:
+        """Return how many domains like this one are in memory at once; None: all of them."""
+        most = [self._bank.at_most, WIDE if self._bank.is_packed(name) else None]
+        return min((it for it in most if it is not None), default=None)
 
     def _stacked(self, group: tuple[str, ...]) -> tuple[Any, ...]:
         """Return network, shared weights, stacked bank, means and stds of a group of domains."""
         names, classes = list(group), self._head_width()
         versions = tuple(self._bank.version(name) for name in group)
         key = Key(versions, classes, stacked=True)
-        if self._bank.at_most is not None:  # groups change: use few sizes, and keep only one
+        if self._limit(group[0]) is not None:  # groups change: use few sizes, and keep only one
             names += [group[-1]] * (_few(len(group)) - len(group))
             self._made = {
                 old: it for old, it in self._made.items() if old == key or not old.stacked
@@ -135,9 +160,9 @@ class Predictor:
                 }
                 for own in variables
             ]
-            facts = [statistics(self._bank[name].domain) for name in names]
+            facts = [statistics(self._bank.facts(name).domain) for name in names]
             means, stds = (np.stack(them) for them in zip(*facts, strict=True))
-            model = self._bank[group[0]].spec.served().build(classes)
+            model = self._bank.facts(group[0]).spec.served().build(classes)
             return model, variables[0]["params"], stack(bank), means, stds
 
         return self._kept(key, make)

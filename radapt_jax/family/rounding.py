@@ -3,15 +3,16 @@
 Matrices are rounded symmetrically, with one step for each output channel (a column): v ≈ q s with
 whole q from -(2^(n-1) - 1) to 2^(n-1) - 1 and s in bfloat16. The step is the one of the least
 squared error among shares of the largest value; some values are then cut off. Vectors are rounded
-to float16. What is rounded is kept as the float32 values that q s come to, exactly, so that all
-that is done with a domain is done with one that is rounded; only its file is smaller.
+to float16, or as one column to 8 bits; variances, whose ratios matter, to floats of 8 bits. What is
+rounded is kept as the float32 values that this comes to, exactly, so that all that is done with a
+domain is done with one that is rounded; only its file is smaller. `codes` has what files hold.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,28 @@ WIDTHS = (2, 3, 4, 8, 16, 32)
 BITS = Kind(f"one of {list(WIDTHS)} bits", lambda found: type(found) is int and found in WIDTHS)
 HALF, WHOLE = 16, 32  # float16, and as it is
 SHARES = np.linspace(0.4, 1, 61)  # of the largest value, at which values are cut off
+MANTISSA, MOST_CODES = 23, 255  # bits of float32; codes of 8 bits beside 0
 LARGEST = float(np.finfo(np.float16).max)
+
+
+class Form(NamedTuple):
+    """How a variable is rounded: to so many bits, in columns with a step each or as one column.
+
+    With 8 bits, one that is `positive` becomes floats with an exponent that they share.
+    """
+
+    bits: int
+    is_vector: bool = False
+    positive: bool = False
+
+    @property
+    def floats(self) -> bool:
+        return self.positive and self.bits < HALF
+
+    @property
+    def columns(self) -> bool:
+        """Whether there are steps."""
+        return self.bits < HALF and not self.positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +57,7 @@ class Rounding:
     Args:
       adapters: of matrices of adapters, α, β and γ.
       head: of the head's matrix.
-      vectors: of norms, statistics and biases; 16 or 32.
+      vectors: of norms, statistics and biases; 8, 16 or 32.
 
     Raises:
       ValueError: another number of bits.
@@ -47,34 +69,40 @@ class Rounding:
 
     def __post_init__(self) -> None:
         check_all(vars(self), dict.fromkeys(("adapters", "head", "vectors"), BITS), "rounding: ")
-        if self.vectors < HALF:
-            raise ValueError(f"rounding: found vectors {self.vectors}; expected 16 or 32 bits.")
+        if self.vectors < 8:
+            raise ValueError(f"rounding: found vectors {self.vectors}; expected 8, 16 or 32 bits.")
 
-    def bits_of(self, path: str, shape: tuple[int, ...]) -> int:
-        """Return the bits of one variable, from its path, collection first, and its shape.
+    def form_of(self, path: str, shape: tuple[int, ...]) -> Form:
+        """Return the form of one variable, from its path, collection first, and its shape.
 
         A domain's own copy of the filters stays as it is. Columns so short that steps would take
         more than they save are float16.
         """
         if path.startswith("params/"):
-            return WHOLE
+            return Form(WHOLE)
         if len(shape) < 2:
-            return self.vectors
+            variance = path.startswith("batch_stats/") and path.endswith("/var")
+            return _long_enough(Form(self.vectors, True, variance), int(np.prod(shape)))
         wanted = self.adapters if is_adapters(path) else self.head
-        rows = int(np.prod(shape[:-1]))
-        too_short = wanted < HALF and rows * wanted + HALF >= rows * HALF
-        return HALF if too_short else wanted
+        return _long_enough(Form(wanted), int(np.prod(shape[:-1])))
 
 
-def rounded(value: Any, bits: int) -> np.ndarray:
-    """Return a variable, (..., columns), rounded to so many bits, as float32.
+def _long_enough(form: Form, rows: int) -> Form:
+    too_short = form.bits < HALF and rows * form.bits + HALF >= rows * HALF
+    return Form(HALF) if too_short else form
+
+
+def rounded(value: Any, form: Form) -> np.ndarray:
+    """Return a variable, (..., columns), rounded to a form, as float32.
 
     Raises:
-      ValueError: a value is too large for float16.
+      ValueError: a value is too large for float16, or a positive one is not.
     """
-    value = np.asarray(value, np.float32)
+    value, bits = np.asarray(value, np.float32), form.bits
     if bits == WHOLE:
         return value
+    if form.floats:
+        return small_floats(value).values
     if bits == HALF:
         if np.abs(value).max(initial=0) > LARGEST:
             raise ValueError(
@@ -82,8 +110,49 @@ def rounded(value: Any, bits: int) -> np.ndarray:
                 "these variables as they are: 32 bits."
             )
         return value.astype(np.float16).astype(np.float32)
-    columns = value.reshape(-1, value.shape[-1])
+    columns = value.reshape(-1, columns_of(form, value.shape))
     return np.asarray(nearest(columns, bits)).reshape(value.shape)
+
+
+def columns_of(form: Form, shape: tuple[int, ...]) -> int:
+    """Return how many columns of a variable have a step each."""
+    return 1 if form.is_vector else shape[-1]
+
+
+class SmallFloats(NamedTuple):
+    """Floats of 8 bits: the upper bits of float32 from `low` on, of which `drop` are left out.
+
+    Code 0 is 0, and code q is the float32 whose bits are (q - 1 + low) 2^drop.
+    """
+
+    codes: np.ndarray
+    low: int
+    drop: int
+
+    @property
+    def values(self) -> np.ndarray:
+        words = (self.codes.astype(np.int64) - 1 + self.low) << self.drop
+        found = words.astype(np.uint32).view(np.float32)
+        return np.where(self.codes == 0, np.float32(0), found)
+
+
+def small_floats(value: np.ndarray) -> SmallFloats:
+    """Return the nearest floats of 8 bits, with as many digits as the range of the values allows.
+
+    Raises:
+      ValueError: a value is negative, infinite or NaN.
+    """
+    if not (np.isfinite(value) & (value >= 0)).all():
+        raise ValueError("found variances that are negative, infinite or NaN; expected others.")
+    words, there = value.astype("<f4").view("<u4").astype(np.int64), value > 0
+    if not there.any():
+        return SmallFloats(np.zeros(value.shape, np.uint8), 0, 0)
+    for drop in range(MANTISSA + 1):
+        codes = (words + (1 << drop >> 1)) >> drop
+        low = int(codes[there].min())
+        if codes.max() - low < MOST_CODES:
+            break
+    return SmallFloats(np.where(there, codes - low + 1, 0).astype(np.uint8), low, drop)
 
 
 @functools.partial(jax.jit, static_argnames="bits")
@@ -114,56 +183,3 @@ def nearest(columns: Float[Array, "rows d"], bits: int) -> Float[Array, "rows d"
 def levels_of(bits: int) -> int:
     """Return the largest whole number that so many bits hold beside its negative."""
     return 2 ** (bits - 1) - 1
-
-
-def _wholes(columns: np.ndarray, steps: np.ndarray, levels: int) -> np.ndarray:
-    ratio = columns / np.where(steps > 0, steps, 1)
-    return np.clip(np.rint(ratio), -levels, levels) * (steps > 0)
-
-
-def packed(value: np.ndarray, bits: int) -> np.ndarray:
-    """Return a variable that `rounded` gave as a file has it; `unpacked` undoes it bit for bit.
-
-    That is float32, float16, or bytes: the steps in bfloat16, then q + 2^(n-1) - 1 of all values, n
-    bits each, the lowest bit first.
-
-    Raises:
-      ValueError: the values are not those of `rounded`.
-    """
-    if bits == WHOLE:
-        return value
-    if bits == HALF:
-        made = value.astype(np.float16)
-    else:
-        levels = levels_of(bits)
-        columns = value.reshape(-1, value.shape[-1])
-        steps = np.abs(columns).max(0, initial=0) / np.float32(levels)
-        wholes = _wholes(columns, steps, levels).astype(np.int16) + levels
-        lines = (wholes.reshape(-1, 1) >> np.arange(bits)) & 1
-        halves = steps.astype("<f4").view("<u2")[1::2].copy()  # of float32, the bfloat16 half
-        made = np.concatenate([halves.view(np.uint8), np.packbits(lines.astype(bool))])
-    if not np.array_equal(unpacked(made, value.shape, bits), value):
-        raise ValueError(
-            f"found values of shape {value.shape} that are not rounded to {bits} bits; round the "
-            "domain again: Member.rounded."
-        )
-    return made
-
-
-def unpacked(stored: np.ndarray, shape: tuple[int, ...], bits: int) -> np.ndarray:
-    """Return a variable as float32 from what `packed` made of it."""
-    if bits >= HALF:
-        return stored.astype(np.float32)
-    columns, size = shape[-1], int(np.prod(shape))
-    words = np.zeros(2 * columns, "<u2")
-    words[1::2] = stored[: 2 * columns].view("<u2")
-    lines = np.unpackbits(stored[2 * columns :], count=size * bits).reshape(size, bits)
-    wholes = (lines.astype(np.int16) << np.arange(bits)).sum(1) - levels_of(bits)
-    values = wholes.reshape(-1, columns).astype(np.float32) * words.view("<f4")
-    return values.reshape(shape).astype(np.float32)
-
-
-def size_of(shape: tuple[int, ...], bits: int) -> int:
-    """Return how many bytes `packed` makes of a variable."""
-    size = int(np.prod(shape))
-    return size * bits // 8 if bits >= HALF else 2 * shape[-1] + -(-size * bits // 8)

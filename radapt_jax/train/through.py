@@ -35,7 +35,8 @@ def rounding_of(spec: ModelSpec, bits: int) -> Callable[[Weights], Weights]:
         collection, _, inside = path.partition("/")
         if collection != "adapters" or inside.startswith("head/") or is_binary(spec, path):
             return False
-        return rounding.bits_of(path, tuple(leaf.shape)) < HALF
+        form = rounding.form_of(path, tuple(leaf.shape))
+        return form.bits < HALF and not form.is_vector
 
     def rounded(weights: Weights) -> Weights:
         return {

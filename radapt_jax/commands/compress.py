@@ -1,0 +1,83 @@
+"""`radapt compress`: a family with smaller domains, without training."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from radapt_jax.commands.saving import save_new
+from radapt_jax.compress.family import compress_family
+from radapt_jax.compress.ranks import rank_rule
+from radapt_jax.compress.which import compressible, targets
+from radapt_jax.family.family import Family
+from radapt_jax.family.rounding import Rounding
+from radapt_jax.utils.checks import names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("workdir", metavar="RUN")
+    parser.add_argument("--out", required=True, help="the folder to write, a new one")
+    parser.add_argument("--bits", type=int, help="round adapters to 2, 3, 4 or 8 bits a value")
+    parser.add_argument("--kind", choices=targets(), help="cut ranks: what adapters become")
+    share = "rank over full rank of a layer (%(default)s)"
+    parser.add_argument("--share", type=float, default=0.5, help=share)
+    parser.add_argument("--domains", default="", help="comma-separated; all that can be")
+
+
+def compress(arguments: argparse.Namespace) -> None:
+    """Write the family with smaller domains, and a file of each of these in its folder `files`.
+
+    Raises:
+      ValueError: neither bits nor a kind are given, or nothing can be made smaller.
+      KeyError: there is no such domain.
+      OSError: nothing can be written there.
+    """
+    bits, kind, out = arguments.bits, arguments.kind, Path(arguments.out)
+    if bits is None and kind is None:
+        raise ValueError(
+            "found neither --bits nor --kind; expected one of them or both, such as --bits 4."
+        )
+    family = Family.load(arguments.workdir)
+    chosen = list(names(arguments.domains)) or _all(family, kind)
+    if not chosen:
+        kinds = {name: family[name].spec.adapter.kind for name in family}
+        raise ValueError(f"found no domain with adapters that can be made smaller: {kinds}.")
+    small = family
+    if kind is not None:
+        rule = rank_rule("uniform", share=arguments.share)
+        small = compress_family(family, kind, rule, domains=chosen)
+    if bits is not None:
+        rounded = {name: small[name].rounded(Rounding(bits)) for name in chosen}
+        others = [small[name] for name in small if name not in rounded]
+        small = Family(small.shared, [*others, *rounded.values()])
+    save_new(small, out)
+    (out / "files").mkdir(exist_ok=True)
+    for name in small:
+        if name not in chosen:
+            print(f"{name}: kept as it is ({small[name].spec.adapter.kind})")
+            continue
+        path = out / "files" / f"{name}.safetensors"
+        small.save_domain(name, path)
+        before, after = _size_before(family, name), path.stat().st_size
+        print(f"{path}: {before / 1000:,.1f} kB before, {after / 1000:,.1f} kB now")
+
+
+def _all(family: Family, kind: str | None) -> list[str]:
+    """Return the names of all domains that can be made smaller."""
+    if kind is not None:
+        return compressible(family, kind)
+    return [
+        name
+        for name in family.domains
+        if family[name].spec.kind.leaves and not family[name].has_own_weights
+    ]
+
+
+def _size_before(family: Family, name: str) -> int:
+    """Return the bytes of the file that a domain would be as it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "domain.safetensors")
+        family.save_domain(name, path)
+        return path.stat().st_size
