@@ -29,7 +29,7 @@ class Way:
     fit: str = "svd"
     ranks: str = "uniform"
     bits: int = 32
-    vectors: int = 16
+    vectors: int = 8
 
     def apply(self, dense, moments):
         """Return a family whose domains with adapters are smaller; nothing is trained."""
@@ -63,15 +63,11 @@ WAYS: dict[str, Way] = {
         )
     },
     "joint alternating, ranks by budget": Way("joint", fit="alternating", ranks="budget"),
-    "int3, norms int8": Way(bits=3, vectors=8),
-    "int4, norms int8": Way(bits=4, vectors=8),
+    "norms int8 alone": Way(bits=16),
+    "int4, norms float16": Way(bits=4, vectors=16),
     "joint alternating, K = C/2, int4": Way("joint", fit="alternating", bits=4),
-    "joint alternating, K = C/2, int2, norms int8": Way(
-        "joint", fit="alternating", bits=2, vectors=8
-    ),
-    "joint alternating, K = C/4, int4, norms int8": Way(
-        "joint", QUARTER, "alternating", bits=4, vectors=8
-    ),
+    "joint alternating, K = C/2, int2": Way("joint", fit="alternating", bits=2),
+    "joint alternating, K = C/4, int4": Way("joint", QUARTER, "alternating", bits=4),
     "low_rank whitened, K = C/2, int4": Way("low_rank", fit="whitened", bits=4),
 }
 

@@ -22,10 +22,8 @@ WAYS = {
     CHOSEN_WITH: {**JOINT, "distill": True},
     "dense": {"kind": "parallel"},
     "int4": {"kind": "parallel", "bits": 4},
-    "int2, distilled": {"kind": "parallel", "bits": 2, "distill": True},
     "joint alternating, K = C/2, int4, distilled": {**JOINT, "bits": 4, "distill": True},
-    "joint alternating, K = C/2": JOINT,
-    "joint svd, K = C/2": {"kind": "joint"},
+    "joint alternating, K = C/2, int2, distilled": {**JOINT, "bits": 2, "distill": True},
 }
 
 

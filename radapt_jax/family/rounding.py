@@ -65,7 +65,7 @@ class Rounding:
 
     adapters: int = 4
     head: int = 8
-    vectors: int = HALF
+    vectors: int = 8
 
     def __post_init__(self) -> None:
         check_all(vars(self), dict.fromkeys(("adapters", "head", "vectors"), BITS), "rounding: ")
