@@ -155,7 +155,7 @@ def test_what_changes_a_domain_forgets_that_it_was_rounded(family, digits, tmp_p
     rj.renew_statistics(family, "it", whole(digits.splits["train"], range(32)), count=128)
     assert family["it"].rounding is None
     wrong, before = dataclasses.replace(family["it"], rounding=Rounding()), family["it"]
-    told = r"are not rounded to 16 bits; round the domain again"
+    told = r"are not rounded to \d+ bits; round the domain again"
     with pytest.raises(ValueError, match=told):
         family.add("it", wrong)
     assert family["it"] is before
@@ -186,7 +186,7 @@ def test_damage_and_bad_values_are_refused(family, tmp_path):
         metadata = file.metadata()
     [(name, whole_file)] = safetensors.numpy.load_file(path).items()
     flipped = whole_file.copy()
-    flipped[100] ^= 1
+    flipped[-1] ^= 1
     for wrong in (flipped, whole_file[:-1], whole_file.astype(np.float32)):
         safetensors.numpy.save_file({name: wrong}, path, metadata)
         with pytest.raises(ValueError, match=r"is damaged|does not fit this network"):
