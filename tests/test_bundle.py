@@ -369,3 +369,43 @@ def test_the_output_is_not_named_first(merge, tmp_path):
     with pytest.raises(SystemExit, match=r"error: found no --out; expected: merge IN... --out OUT"):
         __main__.main(["merge", str(tmp_path / "c"), merge.a, merge.b])
     assert not (tmp_path / "c").exists()
+
+
+def test_a_smaller_family_by_the_command_line(family, digits, tmp_path, capsys):
+    """Rounded, cut and both; what cannot be made smaller is kept."""
+
+    def run(*arguments):
+        __main__.main(["compress", str(tmp_path / "a"), *map(str, arguments)])
+        return capsys.readouterr().out
+
+    family.save(tmp_path / "a")
+    images = whole(digits.splits["test"], range(4))
+    said = run("--bits", 4, "--out", tmp_path / "int4")
+    assert "kB before" in said
+    assert "kept" not in said
+    small = Family.load(tmp_path / "int4")
+    assert small["faces"].rounding.adapters == 4
+    family.load_domain(tmp_path / "int4" / "files" / "digits.safetensors", "rounded")
+    np.testing.assert_array_equal(
+        family.predict(images, domain="rounded"), small.predict(images, domain="digits")
+    )
+    family.remove("rounded")
+    said = run("--kind", "joint", "--share", 0.25, "--bits", 8, "--out", tmp_path / "joint")
+    assert "faces: kept as it is (series)" in said
+    joint = Family.load(tmp_path / "joint")
+    assert joint["digits"].spec.adapter.kind == "joint"
+    assert joint["digits"].rounding.adapters == 8
+    assert not (tmp_path / "joint" / "files" / "faces.safetensors").exists()
+    before = (tmp_path / "a" / "domains" / "digits" / "card.json").read_text()
+    run("--kind", "low_rank", "--domains", "digits", "--out", tmp_path / "low")
+    assert Family.load(tmp_path / "low")["digits"].rounding is None
+    for wrong, message in (
+        (("--out", tmp_path / "none"), "neither --bits nor --kind"),
+        (("--bits", 5, "--out", tmp_path / "none"), "found adapters 5"),
+        (("--bits", 4, "--out", tmp_path / "low"), "holds a family already"),
+        (("--bits", 4, "--domains", "nobody", "--out", tmp_path / "none"), "no domain 'nobody'"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run(*wrong)
+        assert not (tmp_path / "none" / "domains").exists()
+    assert (tmp_path / "a" / "domains" / "digits" / "card.json").read_text() == before
