@@ -49,6 +49,10 @@ def get_config() -> config_dict.ConfigDict:
     config.compress.bits = 32  # of a value of adapters; 2, 3, 4, 8: trained through the rounding
     config.compress.distill = False  # learn from the dense adapters too: 1/2 CE + T^2 KL
     config.compress.temperature = 2.0  # T in it
+    # Instead of kind, share and bits: ways such as "parallel int4, joint 0.5 int4, joint 0.25", of
+    # which the smallest is taken that loses at most so many points on validation images.
+    config.compress.among = ""
+    config.compress.at_most = 0.5
     config.compress.statistics = 1024  # training images for norm statistics anew; 0: keep the old
     config.compress.dense = ""  # to join a family: a run with the domain's dense adapters
 

@@ -1,5 +1,7 @@
 """Fine-tuning of compressed domains: through the rounding, and with the dense ones as teachers."""
 
+import dataclasses
+import json
 import os
 import signal
 
@@ -17,6 +19,7 @@ from radapt_jax.adapters.base import is_adapters
 from radapt_jax.data import batches
 from radapt_jax.data.pixels import HostPixels
 from radapt_jax.evaluation.evaluate import evaluate_family
+from radapt_jax.experiment import curve
 from radapt_jax.experiment.compressed import teacher_of
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.family.rounding import Rounding
@@ -191,17 +194,35 @@ def test_a_taught_run_goes_on_as_if_never_stopped(dense, cache_dir, tmp_path, mo
         train_and_evaluate(changed, tmp_path / "stopped")
 
 
-def test_a_teacher_makes_a_difference_and_a_control_keeps_its_ranks(dense, cache_dir, tmp_path):
-    kernels = []
-    for distill in (False, True):
-        more = {"compress.kind": "parallel", "compress.distill": distill}
-        workdir = tmp_path / str(distill)
-        rows = train_and_evaluate(settings(dense, cache_dir, **more), workdir)
-        assert rows[1].method == "parallel"
-        member = rj.Family.load(workdir)["digits"]
-        assert member.rounding is None
-        kernels.append(trees.flatten(member.variables)["adapters/head/kernel"])
-    assert not np.array_equal(*kernels)
+def test_the_smallest_that_loses_little_is_taken(dense, cache_dir, tmp_path, monkeypatch):
+    """By validation images; the choice stays when the run is started again, and the picture."""
+    ways = "parallel int8, joint 0.5 int4,  joint 0.1"
+    more = {"compress.among": ways, "compress.at_most": 100.0, "train.steps": 1}
+    config = settings(dense, cache_dir, **more, **{"train.evals": 1})
+    rows = train_and_evaluate(config, tmp_path / "any")
+    facts = json.loads((tmp_path / "any" / "curve.json").read_text())
+    sizes = {point["name"]: point["size"] for point in facts["points"]}
+    assert list(sizes) == ["dense", "parallel int8", "joint 0.5 int4", "joint 0.1"]
+    assert facts["chosen"] == min(sizes, key=sizes.get)
+    assert (tmp_path / "any" / "curve.png").stat().st_size > 5_000
+    kind, *words = facts["chosen"].split()
+    assert rows[1].method.startswith(kind)
+    again = train_and_evaluate(config, tmp_path / "any")
+    assert again == rows
+    assert "int4" in words or "int8" in words or "0.1" in words
+    more["compress.at_most"] = 0.0
+    tops = iter([90.0, 90.0, 89.0, 50.0])  # of dense and of each way
+    plain = curve.scores_of
+    monkeypatch.setattr(
+        curve, "scores_of", lambda *it: dataclasses.replace(plain(*it), top1=next(tops))
+    )
+    config = settings(dense, cache_dir, **more, **{"train.evals": 1})
+    rows = train_and_evaluate(config, tmp_path / "none")
+    assert rows[1].method == "parallel_int8"
+    tops = iter([90.0, 89.0, 88.0, 89.5])
+    with pytest.raises(ValueError, match=r"loses at most 0 points: the best, 'joint 0\.1', loses"):
+        train_and_evaluate(config, tmp_path / "refused")
+    assert not (tmp_path / "refused" / "curve.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -212,6 +233,8 @@ def test_a_teacher_makes_a_difference_and_a_control_keeps_its_ranks(dense, cache
         ({"compress.distill": True, "train.together": 2}, "config.train.together 2; expected"),
         ({"compress.temperature": 0.0}, "compress.temperature 0.0; expected"),
         ({"compress.kind": "modulation"}, "found .*parallel.* to compress to modulation"),
+        ({"compress.among": "joint half"}, "found config.compress.among with 'joint half'"),
+        ({"compress.among": "int4"}, "found config.compress.among with 'int4'"),
         ({"compress.moments": 0}, "found config.compress.moments 0; expected"),
     ],
 )

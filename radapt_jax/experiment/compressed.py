@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from radapt_jax.compress import ranks as compress_ranks
 from radapt_jax.compress.family import compress_family
 from radapt_jax.compress.fits import SVD
-from radapt_jax.compress.moments import moments
+from radapt_jax.compress.moments import Moments, moments
 from radapt_jax.compress.which import alphas_of, compressible, targets
 from radapt_jax.data.load import DomainData, load_splits
 from radapt_jax.evaluation.evaluate import open_source
 from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.evaluation.training_images import BATCH
-from radapt_jax.experiment.settings import Settings
+from radapt_jax.experiment.settings import Compression, Settings
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import WHOLE, Rounding
@@ -32,32 +32,56 @@ from radapt_jax.utils import distributed, trees
 log = logging.getLogger(__name__)
 
 
+class Dense(NamedTuple):
+    """What is compressed.
+
+    Args:
+      family: as it was trained.
+      names: of the domains to compress.
+      images: opens those of a domain, once.
+      moments: takes those of a domain, once.
+    """
+
+    family: Family
+    names: list[str]
+    images: Callable[[str], DomainData]
+    moments: Callable[[str], Moments]
+
+
 class Opened(NamedTuple):
     """A compressed family and what it was made of.
 
     Args:
       family: the compressed one, before fine-tuning.
-      dense: the one before that.
-      names: of the domains that were compressed.
-      images: opens those of a domain, once.
-      is_new: whether it was compressed just now.
+      dense: what was compressed.
+      is_new: whether that was just now.
     """
 
     family: Family
-    dense: Family
-    names: list[str]
-    images: Callable[[str], DomainData]
+    dense: Dense
     is_new: bool
 
 
-def open_compressed(settings: Settings, workdir: Path) -> Opened:
-    """Return init_from's family compressed. Once begun in this workdir, it is read from there."""
-    dense, how = Family.load(settings.init_from), settings.compression
-    names = list(settings.domains) or compressible(dense, how.kind)
-    alphas_of(dense, names, kind=how.kind)  # all of them are there, and of that kind
-    images = functools.cache(lambda name: _images(settings, dense[name]))
+def open_dense(settings: Settings) -> Dense:
+    """Return init_from's family, and which of its domains are compressed."""
+    family, how = Family.load(settings.init_from), settings.compression
+    names = list(settings.domains) or compressible(family, how.kind)
+    alphas_of(family, names, kind=how.kind)  # all of them are there, and of that kind
+    images = functools.cache(lambda name: _images(settings, family[name]))
+
+    def of_images(name: str) -> Moments:
+        train, batch = images(name).splits["train"], min(BATCH, how.moments)
+        count = how.moments // batch * batch
+        return moments(family, name, train, count=count, batch_size=batch)
+
+    return Dense(family, names, images, functools.cache(of_images))
+
+
+def open_compressed(settings: Settings, workdir: Path, dense: Dense) -> Opened:
+    """Return a family compressed. Once begun in this workdir, it is read from there."""
+    names, how = dense.names, settings.compression
     if not (workdir / "compressed" / "shared").is_dir():
-        return Opened(_compressed(settings, dense, names, images), dense, names, images, True)
+        return Opened(compressed_as(how, dense), dense, is_new=True)
     begun = Family.load(workdir / "compressed")
     for name in names:
         if begun[name].spec.adapter.kind != how.kind:
@@ -65,39 +89,30 @@ def open_compressed(settings: Settings, workdir: Path) -> Opened:
                 f"the compression in {workdir} was begun without domain {name!r}. Use another "
                 "--workdir, or let it join: configs/join.py."
             )
-    return Opened(begun, dense, names, images, False)
+    return Opened(begun, dense, is_new=False)
 
 
-def _compressed(
-    settings: Settings, dense: Family, names: list[str], images: Callable[[str], DomainData]
-) -> Family:
-    """Return the family compressed as the settings say; where adapters stay dense, a copy."""
-    how = settings.compression
+def compressed_as(how: Compression, dense: Dense) -> Family:
+    """Return the family compressed in some way; where adapters stay dense, a copy."""
+    family = dense.family
     if how.kind not in targets():
-        return Family(dense.shared, [dense[name] for name in dense])
-    by = None
-    if how.fit != SVD:
-        by = {}
-        for name in names:
-            train, batch = images(name).splits["train"], min(BATCH, how.moments)
-            count = how.moments // batch * batch
-            by[name] = moments(dense, name, train, count=count, batch_size=batch)
-    return compress_family(dense, how.kind, how.ranks, domains=names, moments=by, fit=how.fit)
+        return Family(family.shared, [family[name] for name in family])
+    by = None if how.fit == SVD else {name: dense.moments(name) for name in dense.names}
+    return compress_family(
+        family, how.kind, how.ranks, domains=dense.names, moments=by, fit=how.fit
+    )
 
 
 def begin_compressed(settings: Settings, opened: Opened, workdir: Path) -> Family:
     """Save the compressed family, evaluate it before fine-tuning, and return the one to fill."""
-    compressed, names = opened.family, opened.names
+    compressed, names = opened.family, opened.dense.names
     compressed.save(workdir / "compressed")
-    small = Family(compressed.shared, [compressed[name] for name in compressed])
-    for name in names:
-        small.add(name, _rounded(settings, compressed[name]))
-    rows = settings.evaluate(small)
+    rows = settings.evaluate(rounded_family(opened, settings.options.bits))
     distributed.by_main(lambda: write.write(rows, workdir / "compressed"))
     log.info("before fine-tuning:\n%s", results.table(rows))
     basis: Any = compressed.shared.basis
     if basis is not None:
-        alphas = alphas_of(opened.dense, names, kind=basis.kind)
+        alphas = alphas_of(opened.dense.family, names, kind=basis.kind)
         spectra = compress_ranks.spectra(list(alphas.values()))
         distributed.by_main(lambda: plots.plot_spectra(spectra, workdir / "spectra.png"))
         log.info(
@@ -110,24 +125,15 @@ def begin_compressed(settings: Settings, opened: Opened, workdir: Path) -> Famil
 
 
 def compressed_job(settings: Settings, opened: Opened, name: str) -> Callable[[Family | None], Job]:
-    """Open a compressed domain's images; return what makes the job that fine-tunes it.
-
-    Statistics of the norms of one that is new are taken anew, in the family: those that it has when
-    its adapters are rounded, if they are to be.
-    """
-    compressed, how, data = opened.family, settings.compression, opened.images(name)
-    if opened.is_new and how.statistics:
-        batch = min(BATCH, how.statistics)
-        count = how.statistics // batch * batch
-        member = compressed[name]
-        small = Family(compressed.shared, [_rounded(settings, member)])
-        seen = renewed(small, name, data.splits["train"], count=count, batch_size=batch)
-        compressed.add(name, member.changed(batch_stats=seen.variables["batch_stats"]))
+    """Open a compressed domain's images; return what makes the job that fine-tunes it."""
+    compressed, how, data = opened.family, settings.compression, opened.dense.images(name)
+    if opened.is_new:
+        renew(opened, name, settings.options.bits, how.statistics)
     check_export(settings.options, name, "val" in data.splits)
     spec, variables = compressed[name].spec, trees.to_numpy(compressed.variables(name))
     job = Job(settings.options, data, spec, variables, settings.label)
     if how.distill:
-        teacher = teacher_of(opened.dense, name)
+        teacher = teacher_of(opened.dense.family, name)
         job = dataclasses.replace(job, teacher=teacher, temperature=how.temperature)
     return lambda _: job
 
@@ -141,8 +147,28 @@ def _images(settings: Settings, member: Member) -> DomainData:
     return DomainData(settings.with_decay(member.domain), splits, spec, held_out)
 
 
-def _rounded(settings: Settings, member: Member) -> Member:
-    bits = settings.options.bits
+def renew(opened: Opened, name: str, bits: int, count: int) -> None:
+    """Take statistics of a domain's norms anew in a compressed family, where `count` is not 0.
+
+    They are those that it has when its adapters are rounded, if they are to be.
+    """
+    if not count:
+        return
+    family, batch = opened.family, min(BATCH, count)
+    member, train = family[name], opened.dense.images(name).splits["train"]
+    small = Family(family.shared, [_rounded(member, bits)])
+    seen = renewed(small, name, train, count=count // batch * batch, batch_size=batch)
+    family.add(name, member.changed(batch_stats=seen.variables["batch_stats"]))
+
+
+def rounded_family(opened: Opened, bits: int) -> Family:
+    """Return a compressed family whose compressed domains are rounded, if they are to be."""
+    family, names = opened.family, opened.dense.names
+    members = [_rounded(family[it], bits) if it in names else family[it] for it in family]
+    return Family(family.shared, members)
+
+
+def _rounded(member: Member, bits: int) -> Member:
     return member if bits == WHOLE else member.rounded(Rounding(bits))
 
 

@@ -16,6 +16,7 @@ from radapt_jax.data import spec as data_spec
 from radapt_jax.data.domain import check_apart, check_name
 from radapt_jax.data.sources.registry import SOURCES
 from radapt_jax.experiment import methods
+from radapt_jax.experiment.curve import candidates
 from radapt_jax.experiment.settings import Compression, Lessons, Settings
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.registry import make_backbone, option_names
@@ -36,7 +37,10 @@ OPTIMISER = (
     *("learning_rate", "momentum", "schedule", "drop_at", "drop_by", "warmup", "decay"),
     *("adapter_optimizer", "adapter_rate"),
 )
-COMPRESS = ("fit", "moments", "dense", "statistics", "distill", "temperature")
+COMPRESS = (
+    *("fit", "moments", "dense", "statistics", "distill", "temperature"),
+    *("among", "at_most"),
+)
 ELSEWHERE = {
     **{name: name for name in ("seed", "on_nan", "export")},
     **{name: f"optim.{name}" for name in OPTIMISER},
@@ -64,6 +68,8 @@ KINDS = {
     **dict.fromkeys(("compress.ranks", "compress.dense", "distill.teachers"), TEXT),
     **dict.fromkeys(("compress.share", "compress.energy"), number("(0, 1]")),
     **dict.fromkeys(("compress.budget", "compress.statistics"), whole(0)),
+    "compress.among": TEXT,
+    "compress.at_most": number("[0, 100]"),
     "compress.fit": one_of(*FITS),
     "compress.moments": whole(1),
     "compress.distill": FLAG,
@@ -86,6 +92,7 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
         checks.check(f"config.{name}", _entry(config, name), kind)
     checks.check("config.data.source", config.data.source, one_of(*sorted(SOURCES)))
     checks.check("config.compress.kind", config.compress.kind, one_of("", *KNOWN))
+    candidates(config.compress.among)
     _check_domains(names(config.domains), config)
     if not config.method:
         raise ValueError("config.method is empty; start from one of the recipes in configs/.")

@@ -31,6 +31,8 @@ FREE = (
 ADDED = {
     **{ENTRIES[name]: it for name, it in LATER.items()},
     "compress.statistics": 1024,  # of what is begun, the compressed domains are there
+    "compress.among": "",
+    "compress.at_most": 0.5,
     "compress.fit": "svd",
     "compress.moments": 1024,
     "compress.distill": False,

@@ -11,8 +11,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from radapt_jax.evaluation.result import Result
-from radapt_jax.experiment.compressed import begin_compressed, compressed_job, open_compressed
+from radapt_jax.experiment.compressed import (
+    begin_compressed,
+    compressed_job,
+    open_compressed,
+    open_dense,
+)
 from radapt_jax.experiment.config import read
+from radapt_jax.experiment.curve import chosen
 from radapt_jax.experiment.distilled import run_distilled
 from radapt_jax.experiment.failures import Failures
 from radapt_jax.experiment.resume import check_same, remember, without_places
@@ -91,8 +97,11 @@ def _run(
     """Train and evaluate; `begin` notes the config once it is known that there are images."""
     compresses = bool(settings.compression.kind)
     family = open_family(settings, workdir)
-    compressed = open_compressed(settings, workdir) if compresses else None
-    wanted = compressed.names if compressed else settings.domains
+    compressed = None
+    if compresses:
+        settings, dense = chosen(settings, open_dense(settings), workdir)
+        compressed = open_compressed(settings, workdir, dense)
+    wanted = compressed.dense.names if compressed else settings.domains
     is_first = family is None and compressed is None  # the first domain's filters will be shared
     failures = Failures(wanted, essential=wanted[0] if is_first else None)
     jobs: dict[str, Callable[[Family | None], Job]] = {}

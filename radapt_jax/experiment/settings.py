@@ -35,6 +35,8 @@ class Compression:
       statistics: training images whose norms are seen anew before fine-tuning; 0: none.
       distill: learn from the dense domain while fine-tuning.
       temperature: in that; see `train.step.Lesson`.
+      among: ways to choose from instead; see `curve.candidates`.
+      at_most: points of validation top-1 that the one that is chosen may lose.
     """
 
     kind: str
@@ -45,6 +47,8 @@ class Compression:
     statistics: int
     distill: bool
     temperature: float
+    among: str
+    at_most: float
 
 
 @dataclasses.dataclass(frozen=True)
