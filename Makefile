@@ -11,6 +11,7 @@
 #                    (DATA=FOLDER of three more domains); it goes on where it was stopped, too
 # make methods       measures every method on one backbone (DATA=FOLDER of the domains, PRETRAINED=RUN
 #                    of the backbone if there is one); it goes on where it was stopped, too
+# make compression   measures ways to make domains smaller (DATA=FOLDER of the domains); likewise
 # make tables        redraws the tables and pictures of README and docs from the CSV files
 # make clean         removes the environments; runs/ stays
 
@@ -24,7 +25,7 @@ CUDA_RUN := $(CUDA_VENV)/bin/python
 QUICK := runs/quickstart
 NOT_ON_OLDEST := readme faults decathlon recipes transfer distill one_after_another torch_file wheel
 
-.PHONY: bench bench-gpu transfer imagenet methods tables quickstart test test-faults test-oldest lint types check format clean
+.PHONY: bench bench-gpu transfer imagenet methods compression tables quickstart test test-faults test-oldest lint types check format clean
 
 quickstart: $(VENV)/.runtime
 	$(RUN) train.py --config configs/quickstart.py:scratch --workdir $(QUICK)/pretrain
@@ -118,6 +119,10 @@ imagenet: $(VENV)/.imagenet
 methods: $(VENV)/.runtime
 	$(RUN) benchmarks/transfer/methods.py $(if $(DATA),--data $(DATA)) \
 	  $(if $(PRETRAINED),--pretrained $(PRETRAINED))
+	$(MAKE) tables
+
+compression: $(VENV)/.runtime
+	$(HUGE_PAGES) $(RUN) benchmarks/smaller/run.py $(if $(DATA),--data $(DATA))
 	$(MAKE) tables
 
 tables: $(VENV)/.runtime

@@ -9,6 +9,8 @@ import figures
 import numpy as np
 import rows
 import work
+from cells import interval, mean_and_std, table
+from small_blocks import compression, compression_by_domain
 
 OURS, PEER = "radapt_jax", "PyTorch"
 NETWORK = ("device", "dtype", "size", "width")
@@ -26,12 +28,6 @@ TARGETS = (  # what is divided, by what, and the ratio that is wanted at least
 )
 NO_FIGURE = "not measured"
 NOT_WHOLE = "Not measured yet: there is no seed with all domains and methods."
-
-
-def table(head, lines):
-    """Return a table; cells are text."""
-    marked = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in marked)
 
 
 def figure(row, digits=1, names=("median", "least", "most"), scale=1.0):
@@ -158,7 +154,7 @@ def many(lines):
     held = [
         (int(re.search(r"\d+", row["what"])[0]), float(row["median"]))
         for row in lines
-        if row["unit"] == "GiB"
+        if row["unit"] == "GiB" and "int4" not in row["what"]
     ]
     (few, least), (most_held, most) = min(held), max(held)
     each = (most - least) / (most_held - few)
@@ -202,7 +198,7 @@ def transfer(lines):
         for domain, top1 in by_domain.items():
             adapter = next(name for name in ("parallel", "low_rank") if name in top1)
             gain = top1[adapter] - top1["finetune"]
-            found.append([backbone, domain, *map(_mean_and_std, top1.values()), _interval(gain)])
+            found.append([backbone, domain, *map(mean_and_std, top1.values()), interval(gain)])
     return table(["backbone", "domain", *top1, f"{adapter} - finetune"], found)
 
 
@@ -217,7 +213,7 @@ def methods(lines):
         (parameters,) = figures.one_kind(own, ("parameters",))
         kilobytes = np.mean([int(it["bytes"]) for it in own]) / 1000
         speed = np.median([float(it["images_per_second"]) for it in own])
-        top1 = [_mean_and_std(it[method]) for it in by_domain.values()]
+        top1 = [mean_and_std(it[method]) for it in by_domain.values()]
         found.append([method, *top1, f"{int(parameters):,}", f"{kilobytes:,.0f}", f"{speed:,.0f}"])
     return table(["method", *by_domain, "parameters", "kB of a file", "images a second"], found)
 
@@ -226,7 +222,7 @@ BLOCKS = {
     function.__name__: function
     for function in (
         *(train, against, targets, roofline, start, inputs, imagenet, many, serve),
-        *(transfer, methods),
+        *(transfer, methods, compression, compression_by_domain),
     )
 }
 
@@ -253,18 +249,6 @@ def _by_domain(lines, study):
     first, *_ = arrays.values()
     mean = {name: np.mean([it[name] for it in arrays.values()], axis=0) for name in first}
     return {**arrays, "mean": mean}
-
-
-def _mean_and_std(values):
-    mean = f"{np.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
-
-
-def _interval(values):
-    if len(values) == 1:
-        return f"{values[0]:+.1f}"
-    mean, low, high = figures.interval(values)
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _at(speeds, place, batch):

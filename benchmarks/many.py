@@ -4,7 +4,8 @@
 
 One domain with parallel adapters and 100 classes is saved, and linked under a thousand names. Then
 the family is opened, and domains are used: for the first time, when they are read from disk, and
-again. Memory is that of a fresh process, resident, by the number of domains it holds.
+again. Memory is that of a fresh process, resident, by the number of domains it holds. A thousand
+domains that are rounded to 4 bits are then held at once, packed, and widened when they are used.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 from radapt_jax import Family, Member, ModelSpec, Parallel, ResNet26, Shared, initial_variables
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.data.domain import Domain
+from radapt_jax.family import adapter_file
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("what", "unit", "median", "least", "most", "n", "width", "device", "jax", "commit")
@@ -96,8 +98,54 @@ def measure(folder, width, repeats):
 
     yield "one image, domain read from disk", "ms", [1e3 * it for it in seconds_of(first, repeats)]
     yield "one image, domain in memory", "ms", [1e3 * it for it in seconds_of(again, repeats)]
+    yield from of_four_bits(Path(folder), names, image, repeats)
     for held in (8, 64, 128):
         yield f"memory of a process that holds {held} domains", "GiB", [resident(folder, held)]
+
+
+def of_four_bits(folder, names, image, repeats):
+    """Yield what rounded domains cost on disk, in time and in the memory of a process."""
+    family, path = Family.load(folder, names[:1]), folder / "int4.safetensors"
+    family.save_domain(names[0], path, bits=4)
+    yield "the file of an int4 domain", "MB", [path.stat().st_size / 1e6]
+    member = adapter_file.read(path)
+    for index in range(2 * repeats):
+        family.add(f"r{index}", member)
+    family.predict(image, domain="r0")  # compiles
+
+    def first(index):
+        family.predict(image, domain=f"r{index + 1}")
+
+    yield (
+        "one image, int4 domain to be widened",
+        "ms",
+        [1e3 * it for it in seconds_of(first, repeats)],
+    )
+    yield (
+        "one image, int4 domain that is widened",
+        "ms",
+        [1e3 * it for it in seconds_of(lambda _: first(0), repeats)],
+    )
+    script = (
+        "import sys, numpy as np\n"
+        "from radapt_jax import Family\n"
+        "from radapt_jax.family import adapter_file\n"
+        "folder, first, path, held = *sys.argv[1:4], int(sys.argv[4])\n"
+        "family = Family.load(folder, [first])\n"
+        "image = np.zeros((1, 64, 64, 3), np.uint8)\n"
+        "for index in range(held):\n"
+        "    family.add(f'r{index}', adapter_file.read(path))\n"
+        "    family.predict(image, domain=f'r{index}')\n"
+        "lines = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        "print(lines['VmRSS'].split()[0])\n"
+    )
+    command = [sys.executable, "-c", script, str(folder), names[0], str(path), str(DOMAINS)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    yield (
+        f"memory of a process that holds {DOMAINS} int4 domains",
+        "GiB",
+        [int(found.stdout) / 2**20],
+    )
 
 
 def main():

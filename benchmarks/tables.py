@@ -55,7 +55,13 @@ def caption(rows, path, folder):
         for name, values in shared.items()
         if values != [None] and len(values) == 1
     ]
-    if "seed" in rows[0]:
+    if "way" in rows[0]:
+        tested = [row for row in rows if row["test_top1"]]
+        seeds = {(row["way"], row["training"]): set() for row in tested}
+        for row in tested:
+            seeds[row["way"], row["training"]].add(row["seed"])
+        counts = sorted({len(it) for it in seeds.values()})
+    elif "seed" in rows[0]:
         counts = [len(figures.whole_seeds(rows))]
     else:
         counts = sorted({int(row["n"]) for row in rows})

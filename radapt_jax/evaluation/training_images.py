@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -57,3 +57,20 @@ def training_batches(
         batch = batches.train_batch(pixels, domain, batch_size, 0, index, devices=1)
         seen = {key: it[0] for key, it in batch.items()}
         yield augment.network_input(seen, domain.mean, domain.std), seen["label"]
+
+
+class InBatches(TypedDict):
+    """What `training_batches` takes beside the images."""
+
+    count: int
+    batch_size: int
+
+
+def in_batches(count: int) -> InBatches:
+    """Return how about so many images are looked at: in usual batches, or in one that is smaller.
+
+    Args:
+      count: at least 1.
+    """
+    batch = min(BATCH, count)
+    return {"count": count // batch * batch, "batch_size": batch}

@@ -17,7 +17,7 @@ from radapt_jax.compress.which import alphas_of, compressible, targets
 from radapt_jax.data.load import DomainData, load_splits
 from radapt_jax.evaluation.evaluate import open_source
 from radapt_jax.evaluation.statistics import renewed
-from radapt_jax.evaluation.training_images import BATCH
+from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Compression, Settings
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
@@ -70,9 +70,7 @@ def open_dense(settings: Settings) -> Dense:
     images = functools.cache(lambda name: _images(settings, family[name]))
 
     def of_images(name: str) -> Moments:
-        train, batch = images(name).splits["train"], min(BATCH, how.moments)
-        count = how.moments // batch * batch
-        return moments(family, name, train, count=count, batch_size=batch)
+        return moments(family, name, images(name).splits["train"], **in_batches(how.moments))
 
     return Dense(family, names, images, functools.cache(of_images))
 
@@ -154,10 +152,10 @@ def renew(opened: Opened, name: str, bits: int, count: int) -> None:
     """
     if not count:
         return
-    family, batch = opened.family, min(BATCH, count)
-    member, train = family[name], opened.dense.images(name).splits["train"]
+    family, train = opened.family, opened.dense.images(name).splits["train"]
+    member = family[name]
     small = Family(family.shared, [_rounded(member, bits)])
-    seen = renewed(small, name, train, count=count // batch * batch, batch_size=batch)
+    seen = renewed(small, name, train, **in_batches(count))
     family.add(name, member.changed(batch_stats=seen.variables["batch_stats"]))
 
 

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from radapt_jax.adapters.registry import KINDS
+from radapt_jax.compress.fits import SVD
 from radapt_jax.compress.join import join
+from radapt_jax.compress.moments import moments
 from radapt_jax.data.load import DomainData, load_domain
+from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.family import checkpoint
 from radapt_jax.family.family import Family
@@ -128,7 +131,11 @@ def start_job(
     if dense is None:
         start = start_variables(family, spec, domain.name, domain.num_classes, options.seed)
         return Job(options, data, spec, start, settings.label)
-    member, error = join(family, dense)
+    how, by = settings.compression, None
+    if how.fit != SVD:
+        alone, train = Family(family.shared, [dense]), data.splits["train"]
+        by = moments(alone, domain.name, train, **in_batches(how.moments))
+    member, error = join(family, dense, moments=by)
     log.info("%s: joins with a relative error of %.3f of its α.", domain.name, error)
     results = {"projection_error": error}
     if "val" in dense.results:

@@ -1,0 +1,76 @@
+"""The tables of a study of small domains (smaller/run.py)."""
+
+import numpy as np
+from cells import interval, mean_and_std, table
+
+DENSE, PLAIN, STATISTICS = "dense", "none", "statistics"
+UNTRAINED = (PLAIN, STATISTICS)
+
+
+def compression(lines):
+    """Each way: its bytes, and its mean top-1 over domains against dense adapters.
+
+    Without training these are the dense ones as they were trained; after fine-tuning, those that
+    were fine-tuned as long. Differences are paired by seed.
+    """
+    cases = _cases(lines)
+    first = cases[DENSE, PLAIN]
+    found = []
+    for way in dict.fromkeys(way for way, _ in cases):
+        trained = [it for it in cases if it[0] == way and it[1] not in UNTRAINED]
+        there = [it for it in ((way, PLAIN), (way, STATISTICS)) if it in cases]
+        size = np.mean([int(row["bytes"]) for row in _rows(cases[(*there, *trained)[0]])])
+        dense = np.mean([int(row["bytes"]) for row in _rows(first)])
+        shown = [_against(cases, it, (DENSE, PLAIN)) for it in there] or ["", ""]
+        control = [_against(cases, it, (DENSE, it[1])) for it in trained] or [""]
+        found.append([way, f"{size / 1000:,.1f}", f"1/{dense / size:.1f}", *shown, *control])
+    head = ["adapters", "kB of a domain", "of dense", "as they are", "new statistics", "fine-tuned"]
+    return table(head, found)
+
+
+def compression_by_domain(lines):
+    """Test top-1 of each domain after fine-tuning, by way."""
+    cases = _cases(lines)
+    ways = [it for it in cases if it[1] not in UNTRAINED]
+    columns = [(DENSE, PLAIN), *ways]
+    found = []
+    for domain in cases[DENSE, PLAIN]:
+        tops = [[_top1(row) for row in cases[it][domain].values()] for it in columns]
+        found.append([domain, *map(mean_and_std, tops)])
+    means = [mean_and_std(list(_means(cases[it]).values())) for it in columns]
+    names = ["dense, not fine-tuned", *(way for way, _ in ways)]
+    return table(["domain", *names], [*found, ["mean", *means]])
+
+
+def _cases(lines):
+    """Return rows with test images by way and training, then by domain and seed."""
+    found = {}
+    for row in lines:
+        if row["test_top1"]:
+            case = found.setdefault((row["way"], row["training"]), {})
+            case.setdefault(row["domain"], {})[row["seed"]] = row
+    return found
+
+
+def _rows(case):
+    return [row for of_domain in case.values() for row in of_domain.values()]
+
+
+def _top1(row):
+    return float(row["test_top1"])
+
+
+def _means(case):
+    """Return the mean top-1 over domains by seed, of seeds with all domains."""
+    seeds = set.intersection(*(set(it) for it in case.values()))
+    return {seed: np.mean([_top1(it[seed]) for it in case.values()]) for seed in sorted(seeds)}
+
+
+def _against(cases, case, control):
+    """Return a mean, and what it is above or below that of another case."""
+    ours, theirs = _means(cases[case]), _means(cases.get(control, {}) or cases[case])
+    seeds = [seed for seed in ours if seed in theirs]
+    means = mean_and_std([ours[seed] for seed in seeds])
+    if case == control or control not in cases:
+        return means
+    return f"{means} ({interval([ours[it] - theirs[it] for it in seeds], 2)})"
