@@ -18,10 +18,11 @@ def compression(lines):
     found = []
     for way in dict.fromkeys(way for way, _ in cases):
         trained = [it for it in cases if it[0] == way and it[1] not in UNTRAINED]
-        there = [it for it in ((way, PLAIN), (way, STATISTICS)) if it in cases]
-        size = np.mean([int(row["bytes"]) for row in _rows(cases[(*there, *trained)[0]])])
+        places = [(way, it) for it in UNTRAINED]
+        known = next(it for it in (*places, *trained) if it in cases)
+        size = np.mean([int(row["bytes"]) for row in _rows(cases[known])])
         dense = np.mean([int(row["bytes"]) for row in _rows(first)])
-        shown = [_against(cases, it, (DENSE, PLAIN)) for it in there] or ["", ""]
+        shown = [_against(cases, it, (DENSE, PLAIN)) if it in cases else "" for it in places]
         control = [_against(cases, it, (DENSE, it[1])) for it in trained] or [""]
         found.append([way, f"{size / 1000:,.1f}", f"1/{dense / size:.1f}", *shown, *control])
     head = ["adapters", "kB of a domain", "of dense", "as they are", "new statistics", "fine-tuned"]
