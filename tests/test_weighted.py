@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 import scipy.optimize
 from families import Tiny, empty_family, member_of, whole
+from flax import linen as nn
+from own_networks import ConvNeXt, ResNet
 
 import radapt_jax as rj
 from radapt_jax.adapters.base import by_convolution
@@ -16,6 +19,8 @@ from radapt_jax.data import augment, batches
 from radapt_jax.data.pixels import HostPixels
 from radapt_jax.utils import trees
 
+KNOWN: dict[str, Moments] = {}
+FACTS = {"size": 16, "resize": 16, "mean": (0.5,) * 3, "std": (0.5,) * 3}
 FEW = {"count": 64, "batch_size": 64}
 
 
@@ -243,3 +248,52 @@ def test_dead_channels_do_no_harm(dense, found):
             assert np.isfinite(betas[conv]).all()
             assert np.isfinite(gammas["faces"][conv]).all()
             assert gradients_of(moments_of["faces"], conv).shape == (4, 4)
+
+
+@pytest.mark.parametrize("wrap", [None, nn.remat])
+def test_moments_of_a_network_of_ones_own(wrap, digits):
+    """Also where blocks are computed twice, which changes nothing."""
+    module = ResNet(3, wrap=wrap)
+    weights = module.init(jax.random.key(0), np.zeros((1, 16, 16, 3)), train=False)
+    family = rj.family_of_network(rj.adapt(module, size=16), weights, "mine", **FACTS)
+    split = digits.splits["train"]
+    images, labels = whole(split, range(64)), split.targets[:64]
+    domain = rj.DomainOptions(**FACTS, flip=False)
+    options = rj.TrainOptions(steps=2, batch_size=16, evals=1)
+    adapter = rj.Parallel(init="he_normal")
+    rj.fit(family, "d", images, labels, adapter=adapter, domain=domain, options=options)
+    taken = rj.moments_of(family, "d", images, count=64, batch_size=32)
+    assert (
+        taken.inputs.keys()
+        == by_convolution(trees.flatten(family.variables("d")["adapters"]), "kernel").keys()
+    )
+    for conv, inputs in taken.inputs.items():
+        alpha = by_convolution(trees.flatten(family.variables("d")["adapters"]), "kernel")[conv]
+        assert inputs.shape == (len(alpha), len(alpha))
+        assert taken.gradients[conv].shape == (alpha.shape[1], alpha.shape[1])
+        assert np.trace(inputs) > 0
+        assert np.linalg.eigvalsh(taken.gradients[conv]).min() > -1e-6
+    known = KNOWN.setdefault("moments", taken)
+    for conv in known.inputs:
+        np.testing.assert_allclose(taken.inputs[conv], known.inputs[conv], rtol=1e-4)
+        np.testing.assert_allclose(taken.gradients[conv], known.gradients[conv], rtol=1e-2)
+
+
+def test_groups_have_the_mean_of_their_moments(digits):
+    """A depthwise convolution reads one channel a group."""
+    module = ConvNeXt(3)
+    weights = module.init(jax.random.key(0), np.zeros((1, 16, 16, 3)))
+    backbone = rj.adapt(module, ["depthwise"], size=16)
+    family = rj.family_of_network(backbone, weights, "mine", **FACTS)
+    split = digits.splits["train"]
+    images, labels = whole(split, range(32)), split.targets[:32]
+    domain = rj.DomainOptions(**FACTS, flip=False)
+    options = rj.TrainOptions(steps=1, batch_size=16, evals=1)
+    rj.fit(family, "d", images, labels, adapter=rj.Parallel(), domain=domain, options=options)
+    taken = rj.moments_of(family, "d", images, count=32, batch_size=32)
+    assert taken.inputs["depthwise"].shape == (1, 1)
+    assert taken.gradients["depthwise"].shape == (8, 8)
+    small = rj.compress_family(family, "low_rank", rj.rank_rule("uniform"), moments={"d": taken})
+    np.testing.assert_allclose(
+        small.predict(images, domain="d"), family.predict(images, domain="d"), atol=1e-5
+    )
