@@ -21,6 +21,7 @@ from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.data.load import load_domain
 from radapt_jax.evaluation.evaluate import evaluate_family
 from radapt_jax.family import adapter_file, checkpoint
+from radapt_jax.utils import trees
 
 NARROW = 1 / 32
 
@@ -390,6 +391,7 @@ def test_a_smaller_family_by_the_command_line(family, digits, tmp_path, capsys):
         family.predict(images, domain="rounded"), small.predict(images, domain="digits")
     )
     family.remove("rounded")
+    assert "digits: its norms keep the statistics of the dense adapters" in said
     said = run("--kind", "joint", "--share", 0.25, "--bits", 8, "--out", tmp_path / "joint")
     assert "faces: kept as it is (series)" in said
     joint = Family.load(tmp_path / "joint")
@@ -409,3 +411,22 @@ def test_a_smaller_family_by_the_command_line(family, digits, tmp_path, capsys):
             run(*wrong)
         assert not (tmp_path / "none" / "domains").exists()
     assert (tmp_path / "a" / "domains" / "digits" / "card.json").read_text() == before
+
+
+def test_a_smaller_family_sees_its_images(family, digits, cache_dir, tmp_path, capsys):
+    """Where they are at hand, norms of the smaller domain take their statistics anew."""
+    member = dataclasses.replace(
+        family["digits"], data=digits.spec, images={"train": len(digits.splits["train"])}
+    )
+    alone = Family(family.shared, [dataclasses.replace(member, held_out=digits.held_out)])
+    alone.save(tmp_path / "a")
+    usual = ["compress", str(tmp_path / "a"), "--kind", "low_rank", "--cache", str(cache_dir)]
+    for count in (0, 128):
+        out = tmp_path / str(count)
+        __main__.main([*usual, "--statistics", str(count), "--out", str(out)])
+    assert "not at hand" not in capsys.readouterr().out
+    mean = "batch_stats/stage1/block1/norm1/mean"
+    old, new = (
+        trees.flatten(Family.load(tmp_path / it).variables("digits"))[mean] for it in ("0", "128")
+    )
+    assert not np.allclose(old, new, atol=1e-3)

@@ -28,7 +28,7 @@ from radapt_jax.train import optim
 from radapt_jax.train.compiled import make_train_step
 from radapt_jax.train.signals import Stopped
 from radapt_jax.train.step import TrainState
-from radapt_jax.train.through import rounding_of
+from radapt_jax.train.through import through_rounding
 from radapt_jax.utils import trees
 
 WIDTH = 0.125
@@ -61,7 +61,7 @@ def weights_of(family, name):
 def test_weights_are_seen_as_a_file_has_them(name, bits, family):
     """The matrices of adapters; head, vectors and filters are as they are."""
     member, weights = family[name], weights_of(family, name)
-    seen = rounding_of(member.spec, bits)(weights)
+    seen = through_rounding(member.spec, bits)(weights)
     kept = trees.flatten(member.rounded(Rounding(bits)).variables)
     changed = [path for path, it in weights.items() if not np.array_equal(it, seen[path])]
     assert changed
@@ -71,14 +71,14 @@ def test_weights_are_seen_as_a_file_has_them(name, bits, family):
             assert path.rsplit("/", 1)[1] in ("kernel", "beta", "gamma")
         else:
             assert path not in changed
-    assert rounding_of(member.spec, 32)(weights) is weights
+    assert through_rounding(member.spec, 32)(weights) is weights
 
 
 def test_gradients_pass_straight_through(family, digits):
     """They are those at the rounded values, for every weight."""
     spec, weights = family["digits"].spec, weights_of(family, "digits")
     images = jnp.asarray(whole(digits.splits["train"], range(8)) / 128 - 1, jnp.float32)
-    model, seen = family.model("digits"), rounding_of(spec, 3)
+    model, seen = family.model("digits"), through_rounding(spec, 3)
     stats = family.variables("digits")["batch_stats"]
 
     def loss(weights):

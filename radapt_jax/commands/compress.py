@@ -10,7 +10,12 @@ from radapt_jax.commands.saving import save_new
 from radapt_jax.compress.family import compress_family
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.compress.which import compressible, targets
+from radapt_jax.data.load import NothingToEvaluate, load_splits
+from radapt_jax.evaluation.evaluate import open_source
+from radapt_jax.evaluation.statistics import renewed_when_rounded
+from radapt_jax.evaluation.training_images import IMAGES
 from radapt_jax.family.family import Family
+from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import Rounding
 from radapt_jax.utils.checks import names
 
@@ -24,13 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     share = "rank over full rank of a layer (%(default)s)"
     parser.add_argument("--share", type=float, default=0.5, help=share)
     parser.add_argument("--domains", default="", help="comma-separated; all that can be")
+    count = "training images for norm statistics anew; 0: none (%(default)s)"
+    parser.add_argument("--statistics", type=int, default=IMAGES, help=count)
+    parser.add_argument("--data_dir", help="where the images are, if they have moved")
+    parser.add_argument("--cache", default="~/.cache/radapt_jax", help="of decoded images")
 
 
 def compress(arguments: argparse.Namespace) -> None:
     """Write the family with smaller domains, and a file of each of these in its folder `files`.
 
     Raises:
-      ValueError: neither bits nor a kind are given, or nothing can be made smaller.
+      ValueError: neither bits nor a kind are given, nothing can be made smaller, or a domain's
+        images are others than those it was trained on.
       KeyError: there is no such domain.
       OSError: nothing can be written there.
     """
@@ -48,10 +58,11 @@ def compress(arguments: argparse.Namespace) -> None:
     if kind is not None:
         rule = rank_rule("uniform", share=arguments.share)
         small = compress_family(family, kind, rule, domains=chosen)
-    if bits is not None:
-        rounded = {name: small[name].rounded(Rounding(bits)) for name in chosen}
-        others = [small[name] for name in small if name not in rounded]
-        small = Family(small.shared, [*others, *rounded.values()])
+    rounding = None if bits is None else Rounding(bits)
+    for name in chosen:
+        member = _renewed(small, name, rounding, arguments)
+        made = member if rounding is None else member.rounded(rounding)
+        small = Family(small.shared, [*(small[it] for it in small if it != name), made])
     save_new(small, out)
     (out / "files").mkdir(exist_ok=True)
     for name in small:
@@ -62,6 +73,26 @@ def compress(arguments: argparse.Namespace) -> None:
         small.save_domain(name, path)
         before, after = _size_before(family, name), path.stat().st_size
         print(f"{path}: {before / 1000:,.1f} kB before, {after / 1000:,.1f} kB now")
+
+
+def _renewed(
+    family: Family, name: str, rounding: Rounding | None, arguments: argparse.Namespace
+) -> Member:
+    """Return a domain with norm statistics taken anew, if its training images are at hand."""
+    member = family[name]
+    if not arguments.statistics:
+        return member
+    try:
+        spec, source = open_source(member, arguments.data_dir)
+        cache = Path(arguments.cache).expanduser()
+        splits, _ = load_splits(spec, source, cache, member.record)
+    except (FileNotFoundError, NothingToEvaluate) as error:
+        print(
+            f"{name}: its norms keep the statistics of the dense adapters, since its images are "
+            f"not at hand. {error} Take them anew with radapt_jax.renew_statistics."
+        )
+        return member
+    return renewed_when_rounded(family, name, splits["train"], arguments.statistics, rounding)
 
 
 def _all(family: Family, kind: str | None) -> list[str]:

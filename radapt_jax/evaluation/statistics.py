@@ -14,9 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from radapt_jax.data.cache import Split
-from radapt_jax.evaluation.training_images import BATCH, IMAGES, split_of, training_batches
+from radapt_jax.evaluation.training_images import (
+    BATCH,
+    IMAGES,
+    in_batches,
+    split_of,
+    training_batches,
+)
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
+from radapt_jax.family.rounding import Rounding
 from radapt_jax.utils import trees
 from radapt_jax.utils.programs import make_room
 
@@ -75,6 +82,27 @@ def renewed(
     }
     stats = trees.unflatten(new)
     return member.changed(batch_stats=stats)
+
+
+def renewed_when_rounded(
+    family: Family, name: str, split: Split, count: int, rounding: Rounding | None
+) -> Member:
+    """Return a domain with the statistics that its norms have where its adapters are rounded.
+
+    The adapters themselves stay as they are.
+
+    Args:
+      family, name, split: see `renewed`.
+      count: about how many images are looked at.
+      rounding: of the domain; None: it is not rounded.
+
+    Raises:
+      KeyError, ValueError: as there.
+    """
+    member = family[name]
+    small = member if rounding is None else member.rounded(rounding)
+    seen = renewed(Family(family.shared, [small]), name, split, **in_batches(count))
+    return member.changed(batch_stats=seen.variables["batch_stats"])
 
 
 def _after(model: Any, variables: Any, images: Any, start: float) -> dict[str, np.ndarray]:

@@ -16,12 +16,12 @@ from radapt_jax.compress.moments import Moments, moments
 from radapt_jax.compress.which import alphas_of, compressible, targets
 from radapt_jax.data.load import DomainData, load_splits
 from radapt_jax.evaluation.evaluate import open_source
-from radapt_jax.evaluation.statistics import renewed
+from radapt_jax.evaluation.statistics import renewed_when_rounded
 from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Compression, Settings
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
-from radapt_jax.family.rounding import WHOLE, Rounding
+from radapt_jax.family.rounding import rounding_of
 from radapt_jax.report import plots, results, write
 from radapt_jax.report.write import write_ranks
 from radapt_jax.train.distill import Teacher
@@ -150,13 +150,10 @@ def renew(opened: Opened, name: str, bits: int, count: int) -> None:
 
     They are those that it has when its adapters are rounded, if they are to be.
     """
-    if not count:
-        return
-    family, train = opened.family, opened.dense.images(name).splits["train"]
-    member = family[name]
-    small = Family(family.shared, [_rounded(member, bits)])
-    seen = renewed(small, name, train, **in_batches(count))
-    family.add(name, member.changed(batch_stats=seen.variables["batch_stats"]))
+    if count:
+        train = opened.dense.images(name).splits["train"]
+        found = renewed_when_rounded(opened.family, name, train, count, rounding_of(bits))
+        opened.family.add(name, found)
 
 
 def rounded_family(opened: Opened, bits: int) -> Family:
@@ -167,7 +164,8 @@ def rounded_family(opened: Opened, bits: int) -> Family:
 
 
 def _rounded(member: Member, bits: int) -> Member:
-    return member if bits == WHOLE else member.rounded(Rounding(bits))
+    rounding = rounding_of(bits)
+    return member if rounding is None else member.rounded(rounding)
 
 
 def teacher_of(dense: Family, name: str) -> Teacher:

@@ -18,6 +18,7 @@ from radapt_jax.data.sources.registry import SOURCES
 from radapt_jax.experiment import methods
 from radapt_jax.experiment.curve import candidates
 from radapt_jax.experiment.settings import Compression, Lessons, Settings
+from radapt_jax.family.rounding import WHOLE
 from radapt_jax.models.backbone import Backbone, Placement
 from radapt_jax.models.registry import make_backbone, option_names
 from radapt_jax.models.spec import ModelSpec
@@ -139,6 +140,11 @@ def _check_distillation(settings: Settings, spec: ModelSpec) -> None:
         raise ValueError(
             "found config.optim.decay.filters None (frozen); distillation trains the shared "
             "filters. Set a number: --config.optim.decay.filters=0.0005"
+        )
+    if settings.options.bits != WHOLE:
+        raise ValueError(
+            f"found config.compress.bits {settings.options.bits} in a run that distills; expected "
+            f"{WHOLE}. Round the finished run: radapt compress RUN --bits 4 --out DIR."
         )
     if settings.compression.kind or spec.kind.shares():
         raise ValueError(

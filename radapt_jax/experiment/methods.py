@@ -8,10 +8,12 @@ from typing import Any
 from radapt_jax.adapters.registry import KINDS
 from radapt_jax.compress.which import dense_kinds, targets
 from radapt_jax.experiment.settings import Settings
+from radapt_jax.family.rounding import WHOLE
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train.optim import LABELS, labels_of
+from radapt_jax.train.options import TRAINED_BITS
 
 TRAINED, FROZEN = "a number (trained)", "None (frozen)"
 STAGES = ResNet26.stages  # of the networks that the papers published
@@ -30,6 +32,7 @@ def _means(
     return {
         "start": ("backbone",),
         "compress.kind": ("",),
+        "compress.bits": (WHOLE,),
         "distill.on": (False,),
         "adapter.kind": (kind,) if isinstance(kind, str) else kind,
         "adapter.stages": (stages,),
@@ -53,7 +56,11 @@ METHODS: Mapping[str, Meaning] = {
     **{f"parallel_{stage}": _means("parallel", OWN, stages=stage) for stage in STAGES},
     "parallel_half": _means("parallel", OWN, convs="first"),
     "parallel_wide": _means("parallel", OWN),
-    "joint": {**_means("joint", OWN), "compress.kind": (*targets(), *dense_kinds())},
+    "joint": {
+        **_means("joint", OWN),
+        "compress.kind": (*targets(), *dense_kinds()),
+        "compress.bits": TRAINED_BITS,
+    },
     "join": {
         **_means("joint", OWN),
         "adapter.kind": tuple(name for name, it in KINDS.items() if it.shares()),
@@ -106,6 +113,7 @@ def _facts(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "start": settings.start,
         "source_adapter": settings.source_adapter,
         "compress.kind": settings.compression.kind,
+        "compress.bits": settings.options.bits,
         "distill.on": settings.lessons is not None,
         "adapter.kind": spec.adapter.kind,
         "adapter.stages": _ordered(spec.placement.stages, usual.stages),

@@ -119,6 +119,11 @@ def columns_of(form: Form, shape: tuple[int, ...]) -> int:
     return 1 if form.is_vector else shape[-1]
 
 
+def rounding_of(bits: int) -> Rounding | None:
+    """Return what a domain is rounded to whose adapters have so many bits; None: it is not."""
+    return None if bits == WHOLE else Rounding(bits)
+
+
 class SmallFloats(NamedTuple):
     """Floats of 8 bits: the upper bits of float32 from `low` on, of which `drop` are left out.
 

@@ -30,7 +30,7 @@ from radapt_jax.train.distill import (
 )
 from radapt_jax.train.job import Job
 from radapt_jax.train.step import Lesson, TrainState, update
-from radapt_jax.train.through import rounding_of
+from radapt_jax.train.through import through_rounding
 from radapt_jax.utils.distributed import AXIS
 from radapt_jax.utils.programs import make_room
 from radapt_jax.utils.trees import Variables
@@ -59,15 +59,15 @@ def make_train_step(
     It is called as `step(state, batch, resident)`: `batch` is `batches.train_batch`'s, `resident`
     the pixels on the devices, or None. With the network of a `teacher`, which sees the same images,
     its variables come last: `step(state, batch, resident, variables)`; see `step.Lesson` for
-    `temperature`, and `through.rounding_of` for `bits`. Dropout draws from `seed` and the state's
-    step. Metrics are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices.
-    With synchronised norms, the result does not depend on the number of devices. `parts`: see
-    `update`; the batch is to be sharded for as many.
+    `temperature`, and `through` for `bits`. Dropout draws from `seed` and the state's step. Metrics
+    are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With
+    synchronised norms, the result does not depend on the number of devices. `parts`: see `update`;
+    the batch is to be sharded for as many.
     """
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
     teaching = None if teacher is None else teacher.build(domain.num_classes, dtype=dtype)
-    seen = rounding_of(spec, bits)
+    seen = through_rounding(spec, bits)
 
     def step(
         state: TrainState, batch: Batch, resident: Any, *taught_by: Variables
@@ -133,7 +133,7 @@ def make_together_step(
     """
     make_room()
     model = spec.build(outputs, dtype=dtype, fold=each == 1)
-    seen = rounding_of(spec, bits)
+    seen = through_rounding(spec, bits)
 
     def step(
         state: TrainState, batch: Batch, facts: Mapping[str, Any]

@@ -13,7 +13,7 @@ from radapt_jax.adapters.base import carriers, is_adapters
 from radapt_jax.data.load import DomainData
 from radapt_jax.family import bits
 from radapt_jax.family.member import Member, rounded_variables
-from radapt_jax.family.rounding import WHOLE, Rounding
+from radapt_jax.family.rounding import Rounding, rounding_of
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train import optim
 from radapt_jax.train.distill import Teacher
@@ -138,7 +138,7 @@ class Job:
     @property
     def rounding(self) -> Rounding | None:
         """What the trained domain is rounded to."""
-        return None if self.options.bits == WHOLE else Rounding(self.options.bits)
+        return rounding_of(self.options.bits)
 
     def kept(self, variables: Variables) -> Variables:
         """Return what is kept of variables after training: bits of those that are binary, and what

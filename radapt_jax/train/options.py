@@ -49,7 +49,7 @@ class TrainOptions:
       adapter_rate: the highest learning rate of adapters alone, where filters are frozen; 0: as
         `learning_rate`.
       bits: of a value of the trained domain's adapters, 2, 3, 4 or 8: they are trained through the
-        rounding (see `through.rounding_of`), and the domain is rounded; 32: they are not.
+        rounding (see `through.through_rounding`), and the domain is rounded; 32: they are not.
       seed: of fresh variables, batches and dropout.
       dtype: of the computation, "float32" or "bfloat16".
       on_nan: "stop", or "rewind": go back to the last checkpoint and skip the batch.

@@ -15,7 +15,7 @@ from radapt_jax.models.spec import ModelSpec
 Weights = dict[str, Array]  # by path, collection first
 
 
-def rounding_of(spec: ModelSpec, bits: int) -> Callable[[Weights], Weights]:
+def through_rounding(spec: ModelSpec, bits: int) -> Callable[[Weights], Weights]:
     """Return what a network's weights are computed with, where adapters have so many bits.
 
     The adapters' matrices that are rounded in a domain's file are rounded here by the same rule,
