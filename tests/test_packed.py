@@ -123,9 +123,12 @@ def test_several_threads(many, digits, monkeypatch):
     expected = [trees.fingerprint(many[name].variables) for name in ("d00", "d01")]
     wrong = []
 
+    pixels = whole(digits.splits["test"], range(1))
+
     def use(start):
         for index in range(start, start + 60):
             name = f"d{index % COUNT:02}"
+            many.predict(pixels, domain=name)
             if trees.fingerprint(many[name].variables) != expected[index % 2]:
                 wrong.append(name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,21 +44,26 @@ class Predictor:
     def __init__(self, params: Mapping[str, Any], bank: Bank) -> None:
         self._params, self._bank = params, bank
         self._made: dict[Key, Any] = {}
+        self._lock = threading.RLock()
 
     def _kept(self, key: Key, make: Callable[[], Any]) -> Any:
-        """Return a cached value, computed once for the versions of its domains; drop stale ones."""
-        held = self._bank.versions()
-        self._made = {old: it for old, it in self._made.items() if held.issuperset(old.versions)}
-        found = self._made.pop(key, None)
-        if found is None:
-            make_room()
-            found = make()
-        self._made[key] = found  # the most recently used last
-        return found
+        """Return a cached value, computed once for the versions of its domains."""
+        with self._lock:
+            self._forget()
+            if key in self._made:
+                self._made[key] = self._made.pop(key)  # the most recently used last
+                return self._made[key]
+        make_room()
+        made = make()
+        with self._lock:
+            self._made[key] = made
+            self._forget()
+        return made
 
     def _forget(self) -> None:
-        """Drop cached values of packed domains that were not used for long."""
-        packed = self._bank.packed_versions()
+        """Drop values that are stale, and those of packed domains that were not used for long."""
+        held, packed = self._bank.versions(), self._bank.packed_versions()
+        self._made = {old: it for old, it in self._made.items() if held.issuperset(old.versions)}
         old = [key for key in self._made if not key.stacked and key.versions[0] in packed]
         for key in old[:-WIDE]:
             del self._made[key]
@@ -105,9 +111,7 @@ class Predictor:
             return self._bank.facts(name).spec.served().build(classes), variables
 
         key = Key((self._bank.version(name),), classes, stacked=False)
-        found = self._kept(key, make)
-        self._forget()
-        return found
+        return self._kept(key, make)
 
     def _head_width(self) -> int:
         return max(self._bank.classes(name) for name in self._bank.names)
@@ -147,9 +151,9 @@ class Predictor:
         key = Key(versions, classes, stacked=True)
         if self._limit(group[0]) is not None:  # groups change: use few sizes, and keep only one
             names += [group[-1]] * (_few(len(group)) - len(group))
-            self._made = {
-                old: it for old, it in self._made.items() if old == key or not old.stacked
-            }
+            with self._lock:
+                kept = self._made.items()
+                self._made = {old: it for old, it in kept if old == key or not old.stacked}
 
         def make() -> tuple[Any, ...]:
             variables = [{"params": self._params, **self._bank.variables(name)} for name in names]
