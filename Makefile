@@ -23,7 +23,8 @@ CUDA_VENV := .venv-cuda
 RUN := $(VENV)/bin/python
 CUDA_RUN := $(CUDA_VENV)/bin/python
 QUICK := runs/quickstart
-NOT_ON_OLDEST := readme faults decathlon recipes transfer distill one_after_another torch_file wheel
+NOT_ON_OLDEST := readme faults decathlon recipes transfer distill one_after_another torch_file wheel \
+  tuning small_domains
 
 .PHONY: bench bench-gpu transfer imagenet methods compression tables quickstart test test-faults test-oldest lint types check format clean
 

@@ -101,7 +101,7 @@ def chosen(settings: Settings, dense: Dense, workdir: Path) -> tuple[Settings, D
     else:
         points = measured(settings, dense, among)
         log.info("%s", table(points))
-        name = _smallest(points, settings.compression.at_most)
+        name = smallest(points, settings.compression.at_most)
         facts = {"chosen": name, "points": [dataclasses.asdict(it) for it in points]}
         text = json.dumps(facts, indent=1) + "\n"
 
@@ -145,7 +145,16 @@ def _point(name: str, family: Family, dense: Dense) -> Point:
     return Point(name, float(np.mean(top1)), size)
 
 
-def _smallest(points: Sequence[Point], at_most: float) -> str:
+def smallest(points: Sequence[Point], at_most: float) -> str:
+    """Return the name of the smallest way that loses at most so many points.
+
+    Args:
+      points: of the dense domains, then of every way.
+      at_most: points of validation top-1.
+
+    Raises:
+      ValueError: every way loses more.
+    """
     first, *others = points
     good = [it for it in others if first.top1 - it.top1 <= at_most]
     if not good:
