@@ -1,5 +1,6 @@
 """Fine-tuning of compressed domains: through the rounding, and with the dense ones as teachers."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -235,6 +236,19 @@ def test_the_smallest_is_measured_against_dense_adapters():
 def test_what_cannot_be_tuned_is_refused(changes, message, dense, cache_dir, tmp_path):
     with pytest.raises(ValueError, match=message):
         train_and_evaluate(settings(dense, cache_dir, **changes), tmp_path)
+
+
+def test_domains_with_filters_of_their_own_are_refused(dense, cache_dir, tmp_path):
+    """Compressed, they would stand on the shared ones."""
+    family = rj.Family.load(dense)
+    member = family["digits"]
+    variables = {**member.variables, "params": family.shared.params}
+    family.add("own", dataclasses.replace(member, variables=variables))
+    family.save(tmp_path / "run")
+    for kind in ("parallel", "low_rank"):
+        changes = {"compress.kind": kind, "domains": "own"}
+        with pytest.raises(ValueError, match=r"found \['own'\] with filters of their own"):
+            train_and_evaluate(settings(tmp_path / "run", cache_dir, **changes), tmp_path / kind)
 
 
 def test_bits_in_python(pretrained, digits):

@@ -67,6 +67,11 @@ def open_dense(settings: Settings) -> Dense:
     family, how = Family.load(settings.init_from), settings.compression
     names = list(settings.domains) or compressible(family, how.kind)
     alphas_of(family, names, kind=how.kind)  # all of them are there, and of that kind
+    if own := [name for name in names if family[name].has_own_weights]:
+        raise ValueError(
+            f"found {own} with filters of their own; expected domains on the shared weights, since "
+            "compressed domains stand on these. Leave them out of config.domains."
+        )
     images = functools.cache(lambda name: _images(settings, family[name]))
 
     def of_images(name: str) -> Moments:

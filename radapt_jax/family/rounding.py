@@ -173,7 +173,8 @@ def nearest(columns: Float[Array, "rows d"], bits: int) -> Float[Array, "rows d"
 
     def better(best: tuple[Array, Array], share: Array) -> tuple[tuple[Array, Array], None]:
         error, found = best
-        steps = (share * largest / levels).astype(jnp.bfloat16).astype(jnp.float32)
+        # To bfloat16 and back; XLA may leave out casts that undo one another.
+        steps = jax.lax.reduce_precision(share * largest / levels, 8, 7)
         ratio = columns / jnp.where(steps > 0, steps, 1)
         near = jnp.clip(jnp.rint(ratio), -levels, levels) * steps
         lost = jnp.square((columns - near) / unit).sum(0)
