@@ -66,7 +66,6 @@ def open_dense(settings: Settings) -> Dense:
     """Return init_from's family, and which of its domains are compressed."""
     family, how = Family.load(settings.init_from), settings.compression
     names = list(settings.domains) or compressible(family, how.kind)
-    alphas_of(family, names, kind=how.kind)  # all of them are there, and of that kind
     if own := [name for name in names if family[name].has_own_weights]:
         raise ValueError(
             f"found {own} with filters of their own; expected domains on the shared weights, since "
@@ -99,6 +98,7 @@ def compressed_as(how: Compression, dense: Dense) -> Family:
     """Return the family compressed in some way; where adapters stay dense, a copy."""
     family = dense.family
     if how.kind not in targets():
+        alphas_of(family, dense.names, kind=how.kind)  # all of them are there, and of that kind
         return Family(family.shared, [family[name] for name in family])
     by = None if how.fit == SVD else {name: dense.moments(name) for name in dense.names}
     return compress_family(
