@@ -259,7 +259,7 @@ def test_make_bench_writes_every_file_then_draws():
         option(arguments, "--out", script.replace(".py", ".csv"))
         for _, script, arguments in measuring(commands)
     ]
-    studies = ("transfer.csv", "imagenet.csv", "methods.csv")
+    studies = ("transfer.csv", "imagenet.csv", "methods.csv", "compression.csv")
     own = [name for name in CSVS if not name.endswith("_gpu.csv") and name not in studies]
     assert sorted(outs) == [f"benchmarks/{name}" for name in own]
     assert {option(arguments, "--device") for *_, arguments in measuring(commands)} == {"cpu"}
