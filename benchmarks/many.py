@@ -62,20 +62,34 @@ def seconds_of(run, repeats):
     return found
 
 
-def resident(folder, held):
-    """Return the GiB of a process that holds so many domains, after a prediction with each."""
-    script = (
-        "import sys, numpy as np, jax\n"
+HOLDING = """
+family = Family.load(folder, at_most=held)
+for name in family.domains[:held]:
+    family.predict(image, domain=name)
+"""
+PACKED = """
+family = Family.load(folder, [first])
+for index in range(held):
+    family.add(f"r{index}", adapter_file.read(path))
+    family.predict(image, domain=f"r{index}")
+"""
+
+
+def resident(script, folder, held, first="", path=""):
+    """Return the GiB of a process that has so many domains, after a prediction with each."""
+    before = (
+        "import sys, numpy as np\n"
         "from radapt_jax import Family\n"
-        "folder, held = sys.argv[1], int(sys.argv[2])\n"
-        "family = Family.load(folder, at_most=held)\n"
+        "from radapt_jax.family import adapter_file\n"
+        "folder, first, path, held = *sys.argv[1:4], int(sys.argv[4])\n"
         "image = np.zeros((1, 64, 64, 3), np.uint8)\n"
-        "for name in family.domains[:held]:\n"
-        "    family.predict(image, domain=name)\n"
+    )
+    after = (
         "lines = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
         "print(lines['VmRSS'].split()[0])\n"
     )
-    command = [sys.executable, "-c", script, str(folder), str(held)]
+    command = [sys.executable, "-c", before + script + after]
+    command += [str(folder), first, str(path), str(held)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return int(found.stdout) / 2**20
 
@@ -100,7 +114,11 @@ def measure(folder, width, repeats):
     yield "one image, domain in memory", "ms", [1e3 * it for it in seconds_of(again, repeats)]
     yield from of_four_bits(Path(folder), names, image, repeats)
     for held in (8, 64, 128):
-        yield f"memory of a process that holds {held} domains", "GiB", [resident(folder, held)]
+        yield (
+            f"memory of a process that holds {held} domains",
+            "GiB",
+            [resident(HOLDING, folder, held)],
+        )
 
 
 def of_four_bits(folder, names, image, repeats):
@@ -126,26 +144,8 @@ def of_four_bits(folder, names, image, repeats):
         "ms",
         [1e3 * it for it in seconds_of(lambda _: first(0), repeats)],
     )
-    script = (
-        "import sys, numpy as np\n"
-        "from radapt_jax import Family\n"
-        "from radapt_jax.family import adapter_file\n"
-        "folder, first, path, held = *sys.argv[1:4], int(sys.argv[4])\n"
-        "family = Family.load(folder, [first])\n"
-        "image = np.zeros((1, 64, 64, 3), np.uint8)\n"
-        "for index in range(held):\n"
-        "    family.add(f'r{index}', adapter_file.read(path))\n"
-        "    family.predict(image, domain=f'r{index}')\n"
-        "lines = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
-        "print(lines['VmRSS'].split()[0])\n"
-    )
-    command = [sys.executable, "-c", script, str(folder), names[0], str(path), str(DOMAINS)]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    yield (
-        f"memory of a process that holds {DOMAINS} int4 domains",
-        "GiB",
-        [int(found.stdout) / 2**20],
-    )
+    taken = resident(PACKED, folder, DOMAINS, names[0], path)
+    yield f"memory of a process that holds {DOMAINS} int4 domains", "GiB", [taken]
 
 
 def main():

@@ -14,14 +14,12 @@ def compression(lines):
     were fine-tuned as long. Differences are paired by seed.
     """
     cases = _cases(lines)
-    first = cases[DENSE, PLAIN]
-    found = []
+    dense, found = _bytes(cases[DENSE, PLAIN]), []
     for way in dict.fromkeys(way for way, _ in cases):
         trained = [it for it in cases if it[0] == way and it[1] not in UNTRAINED]
         places = [(way, it) for it in UNTRAINED]
         known = next(it for it in (*places, *trained) if it in cases)
-        size = np.mean([int(row["bytes"]) for row in _rows(cases[known])])
-        dense = np.mean([int(row["bytes"]) for row in _rows(first)])
+        size = _bytes(cases[known])
         shown = [_against(cases, it, (DENSE, PLAIN)) if it in cases else "" for it in places]
         control = [_against(cases, it, (DENSE, it[1])) for it in trained] or [""]
         found.append([way, f"{size / 1000:,.1f}", f"1/{dense / size:.1f}", *shown, *control])
@@ -53,8 +51,9 @@ def _cases(lines):
     return found
 
 
-def _rows(case):
-    return [row for of_domain in case.values() for row in of_domain.values()]
+def _bytes(case):
+    """Return the mean bytes of a domain."""
+    return np.mean([int(row["bytes"]) for it in case.values() for row in it.values()])
 
 
 def _top1(row):
@@ -69,9 +68,10 @@ def _means(case):
 
 def _against(cases, case, control):
     """Return a mean, and what it is above or below that of another case."""
-    ours, theirs = _means(cases[case]), _means(cases.get(control, {}) or cases[case])
+    ours = _means(cases[case])
+    if case == control or control not in cases:
+        return mean_and_std(list(ours.values()))
+    theirs = _means(cases[control])
     seeds = [seed for seed in ours if seed in theirs]
     means = mean_and_std([ours[seed] for seed in seeds])
-    if case == control or control not in cases:
-        return means
     return f"{means} ({interval([ours[it] - theirs[it] for it in seeds], 2)})"

@@ -76,6 +76,14 @@ def empty_family(width=0.125, made=ResNet26):
     return Family(Shared(params, made(width)))
 
 
+def two_domains(digits, faces, width):
+    """A family of two domains with parallel adapters."""
+    family = empty_family(width)
+    family.add("digits", member_of(digits, "parallel", 1, width=width))
+    family.add("faces", member_of(faces, "parallel", 2, width=width))
+    return family
+
+
 @dataclasses.dataclass(frozen=True)
 class Tiny(Backbone):
     """Two convolutions."""

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from families import empty_family, member_of, whole
+from families import two_domains, whole
 
 import radapt_jax as rj
 from radapt_jax.compress.moments import moments
@@ -22,10 +22,7 @@ def benchmarks():
 
 @pytest.fixture(scope="module")
 def dense(digits, faces):
-    family = empty_family(1 / 16)
-    family.add("digits", member_of(digits, "parallel", 1, width=1 / 16))
-    family.add("faces", member_of(faces, "parallel", 2, width=1 / 16))
-    return family
+    return two_domains(digits, faces, 1 / 16)
 
 
 def test_every_way_computes_what_its_domains_do(dense, digits, faces):

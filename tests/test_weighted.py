@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.optimize
-from families import Tiny, empty_family, member_of, whole
+from families import Tiny, empty_family, member_of, two_domains, whole
 from flax import linen as nn
 from own_networks import ConvNeXt, ResNet
 
@@ -26,10 +26,7 @@ FEW = {"count": 64, "batch_size": 64}
 
 @pytest.fixture(scope="module")
 def dense(digits, faces):
-    family = empty_family(1 / 16)
-    family.add("digits", member_of(digits, "parallel", 1, width=1 / 16))
-    family.add("faces", member_of(faces, "parallel", 2, width=1 / 16))
-    return family
+    return two_domains(digits, faces, 1 / 16)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from radapt_jax.family.rounding import Rounding
 from radapt_jax.utils import trees
 
 HALF, QUARTER = 0.5, 0.25
-HEAD = "adapters/head/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +95,9 @@ def as_dense(dense, small):
 
 def bytes_of(member):
     """Return the bytes of a domain's variables in its file: without its head, and of its head."""
+    adapters = {key: it for key, it in member.variables["adapters"].items() if key != "head"}
+    headless = dataclasses.replace(member, variables={**member.variables, "adapters": adapters})
     without, whole = (
-        sum(it.nbytes for it in packing.packed(member, leaves).values())
-        for leaves in (
-            {path: it for path, it in _leaves(member).items() if not path.startswith(HEAD)},
-            _leaves(member),
-        )
+        sum(it.nbytes for it in packing.packed(one).values()) for one in (headless, member)
     )
     return without, whole - without
-
-
-def _leaves(member):
-    return trees.flatten(trees.to_numpy(member.variables))

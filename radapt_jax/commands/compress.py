@@ -12,8 +12,8 @@ from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.compress.which import compressible, targets
 from radapt_jax.data.load import NothingToEvaluate, load_splits
 from radapt_jax.evaluation.evaluate import open_source
-from radapt_jax.evaluation.statistics import renewed_when_rounded
-from radapt_jax.evaluation.training_images import IMAGES
+from radapt_jax.evaluation.statistics import renewed
+from radapt_jax.evaluation.training_images import IMAGES, in_batches
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import Rounding
@@ -54,25 +54,24 @@ def compress(arguments: argparse.Namespace) -> None:
     if not chosen:
         kinds = {name: family[name].spec.adapter.kind for name in family}
         raise ValueError(f"found no domain with adapters that can be made smaller: {kinds}.")
-    small = family
+    before = {name: _size(family, name) for name in chosen}
     if kind is not None:
         rule = rank_rule("uniform", share=arguments.share)
-        small = compress_family(family, kind, rule, domains=chosen)
+        family = compress_family(family, kind, rule, domains=chosen)
     rounding = None if bits is None else Rounding(bits)
     for name in chosen:
-        member = _renewed(small, name, rounding, arguments)
-        made = member if rounding is None else member.rounded(rounding)
-        small = Family(small.shared, [*(small[it] for it in small if it != name), made])
-    save_new(small, out)
+        member = _renewed(family, name, rounding, arguments)
+        family.add(name, member if rounding is None else member.rounded(rounding))
+    save_new(family, out)
     (out / "files").mkdir(exist_ok=True)
-    for name in small:
+    for name in family:
         if name not in chosen:
-            print(f"{name}: kept as it is ({small[name].spec.adapter.kind})")
+            print(f"{name}: kept as it is ({family[name].spec.adapter.kind})")
             continue
         path = out / "files" / f"{name}.safetensors"
-        small.save_domain(name, path)
-        before, after = _size_before(family, name), path.stat().st_size
-        print(f"{path}: {before / 1000:,.1f} kB before, {after / 1000:,.1f} kB now")
+        family.save_domain(name, path)
+        now = path.stat().st_size
+        print(f"{path}: {before[name] / 1000:,.1f} kB before, {now / 1000:,.1f} kB now")
 
 
 def _renewed(
@@ -92,7 +91,8 @@ def _renewed(
             f"not at hand. {error} Take them anew with radapt_jax.renew_statistics."
         )
         return member
-    return renewed_when_rounded(family, name, splits["train"], arguments.statistics, rounding)
+    count = in_batches(arguments.statistics)
+    return renewed(family, name, splits["train"], **count, rounding=rounding)
 
 
 def _all(family: Family, kind: str | None) -> list[str]:
@@ -106,8 +106,8 @@ def _all(family: Family, kind: str | None) -> list[str]:
     ]
 
 
-def _size_before(family: Family, name: str) -> int:
-    """Return the bytes of the file that a domain would be as it is."""
+def _size(family: Family, name: str) -> int:
+    """Return the bytes of the file that a domain would be."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "domain.safetensors")
         family.save_domain(name, path)

@@ -116,14 +116,14 @@ def moments(
     ):
         key = None if own_labels else jax.random.fold_in(jax.random.key(seed), index)
         found = _of_batch(model, variables, trees.unflatten(probes), pixels, targets, key)
+        if not sites or len(found[0]) < len(sites):
+            raise ValueError(
+                f"domain {name!r}: found adapter {member.spec.adapter.kind!r}; expected one whose "
+                "matrix is multiplied with pixels (parallel). Compress it without moments."
+            )
         wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
         total = wide if total is None else jax.tree.map(np.add, total, wide)
     inputs, gradients = total
-    if not sites or len(inputs) < len(sites):
-        raise ValueError(
-            f"domain {name!r}: found adapter {member.spec.adapter.kind!r}; expected one whose "
-            "matrix is multiplied with pixels (parallel). Compress it without moments."
-        )
     batches = count // batch_size
     return Moments(
         {site.conv: inputs[site.conv] / batches for site in sites},

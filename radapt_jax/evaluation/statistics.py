@@ -14,13 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from radapt_jax.data.cache import Split
-from radapt_jax.evaluation.training_images import (
-    BATCH,
-    IMAGES,
-    in_batches,
-    split_of,
-    training_batches,
-)
+from radapt_jax.evaluation.training_images import BATCH, IMAGES, split_of, training_batches
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import Rounding
@@ -52,13 +46,21 @@ def renew_statistics(
 
 
 def renewed(
-    family: Family, name: str, split: Split, *, count: int = IMAGES, batch_size: int = BATCH
+    family: Family,
+    name: str,
+    split: Split,
+    *,
+    count: int = IMAGES,
+    batch_size: int = BATCH,
+    rounding: Rounding | None = None,
 ) -> Member:
     """Return one of a family's domains with its norm statistics taken anew; see `renew_statistics`.
 
     Args:
       family, name, count, batch_size: as there.
       split: the training images.
+      rounding: take the statistics that norms have where the domain is rounded; its adapters stay
+        as they are. None: as they are.
 
     Raises:
       KeyError, ValueError: as there.
@@ -69,6 +71,8 @@ def renewed(
     make_room()
     model = member.spec.served().build(member.domain.num_classes)
     variables = family.variables(name)
+    if rounding is not None:
+        variables |= member.rounded(rounding).variables
     total: dict[str, Any] = {}
     for images, _ in training_batches(member.domain, split, count, batch_size):
         found = _after(model, variables, images, 0.0)
@@ -82,27 +86,6 @@ def renewed(
     }
     stats = trees.unflatten(new)
     return member.changed(batch_stats=stats)
-
-
-def renewed_when_rounded(
-    family: Family, name: str, split: Split, count: int, rounding: Rounding | None
-) -> Member:
-    """Return a domain with the statistics that its norms have where its adapters are rounded.
-
-    The adapters themselves stay as they are.
-
-    Args:
-      family, name, split: see `renewed`.
-      count: about how many images are looked at.
-      rounding: of the domain; None: it is not rounded.
-
-    Raises:
-      KeyError, ValueError: as there.
-    """
-    member = family[name]
-    small = member if rounding is None else member.rounded(rounding)
-    seen = renewed(Family(family.shared, [small]), name, split, **in_batches(count))
-    return member.changed(batch_stats=seen.variables["batch_stats"])
 
 
 def _after(model: Any, variables: Any, images: Any, start: float) -> dict[str, np.ndarray]:

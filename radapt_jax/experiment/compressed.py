@@ -16,7 +16,7 @@ from radapt_jax.compress.moments import Moments, moments
 from radapt_jax.compress.which import alphas_of, compressible, targets
 from radapt_jax.data.load import DomainData, load_splits
 from radapt_jax.evaluation.evaluate import open_source
-from radapt_jax.evaluation.statistics import renewed_when_rounded
+from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Compression, Settings
 from radapt_jax.family.family import Family
@@ -157,8 +157,8 @@ def renew(opened: Opened, name: str, bits: int, count: int) -> None:
     """
     if count:
         train = opened.dense.images(name).splits["train"]
-        found = renewed_when_rounded(opened.family, name, train, count, rounding_of(bits))
-        opened.family.add(name, found)
+        family, rounding = opened.family, rounding_of(bits)
+        family.add(name, renewed(family, name, train, **in_batches(count), rounding=rounding))
 
 
 def rounded_family(opened: Opened, bits: int) -> Family:

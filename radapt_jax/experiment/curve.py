@@ -26,7 +26,7 @@ from radapt_jax.family.family import Family
 from radapt_jax.family.rounding import WHOLE
 from radapt_jax.report.curve import Point, plot_curve, table
 from radapt_jax.train.options import TRAINED_BITS
-from radapt_jax.utils import distributed, files, trees
+from radapt_jax.utils import distributed, files
 
 log = logging.getLogger(__name__)
 FLOAT32 = 4  # bytes of a value
@@ -82,8 +82,8 @@ def _candidate(name: str) -> Candidate:
     return found
 
 
-def chosen(settings: Settings, dense: Dense, workdir: Path) -> tuple[Settings, Dense]:
-    """Return the settings with the smallest way that loses little enough, and what it compresses.
+def chosen(settings: Settings, dense: Dense, workdir: Path) -> Settings:
+    """Return the settings with the smallest way that loses little enough.
 
     Where the config names no ways, they are as they were. Nothing is trained to choose: each is
     measured on validation images, with statistics of norms taken anew. The choice is kept in
@@ -94,7 +94,7 @@ def chosen(settings: Settings, dense: Dense, workdir: Path) -> tuple[Settings, D
     """
     among = candidates(settings.compression.among)
     if not among:
-        return settings, dense
+        return settings
     path = workdir / "curve.json"
     if path.is_file():
         name = json.loads(path.read_text())["chosen"]
@@ -112,7 +112,7 @@ def chosen(settings: Settings, dense: Dense, workdir: Path) -> tuple[Settings, D
 
         distributed.by_main(write)
     log.info("compressed to %s", name)
-    return among[name].of(settings), dense
+    return among[name].of(settings)
 
 
 def measured(settings: Settings, dense: Dense, among: dict[str, Candidate]) -> list[Point]:
@@ -140,8 +140,7 @@ def _point(name: str, family: Family, dense: Dense) -> Point:
             )
         judged = predict_domain(family, domain, splits["val"])
         top1.append(scores_of(judged, splits["val"].targets, splits["val"].left_out).top1)
-        leaves = trees.flatten(trees.to_numpy(family[domain].variables))
-        size += sum(it.nbytes for it in packing.packed(family[domain], leaves).values())
+        size += sum(it.nbytes for it in packing.packed(family[domain]).values())
     return Point(name, float(np.mean(top1)), size)
 
 

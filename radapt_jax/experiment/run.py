@@ -99,7 +99,8 @@ def _run(
     family = open_family(settings, workdir)
     compressed = None
     if compresses:
-        settings, dense = chosen(settings, open_dense(settings), workdir)
+        dense = open_dense(settings)
+        settings = chosen(settings, dense, workdir)
         compressed = open_compressed(settings, workdir, dense)
     wanted = compressed.dense.names if compressed else settings.domains
     is_first = family is None and compressed is None  # the first domain's filters will be shared

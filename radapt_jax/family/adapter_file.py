@@ -41,8 +41,7 @@ def write(member: Member, path: str | Path) -> None:
         member = dataclasses.replace(member, data=member.data.without_place())
     card = json.dumps({**member.card(), "version": __version__})
     metadata = {KEY: card, "sha256": _digest(card)}
-    leaves = packing.packed(member, trees.flatten(trees.to_numpy(member.variables)))
-    files.write_atomically(path, safetensors.numpy.save(leaves, metadata))
+    files.write_atomically(path, safetensors.numpy.save(packing.packed(member), metadata))
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

@@ -33,10 +33,9 @@ class Packed(NamedTuple):
         Raises:
           ValueError: its values are not rounded.
         """
-        leaves = trees.flatten(trees.to_numpy(member.variables))
         empty: dict[str, dict[str, np.ndarray]] = {name: {} for name in member.variables}
         facts = dataclasses.replace(member, variables=empty)
-        return cls(facts, packing.packed(member, leaves))
+        return cls(facts, packing.packed(member))
 
     def widened(self) -> Member:
         """Return the domain with its variables in float32, as it was packed, bit for bit."""

@@ -12,13 +12,14 @@ from radapt_jax.family import codes
 from radapt_jax.family.bits import is_binary
 from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import HALF, WHOLE, Form
+from radapt_jax.utils import trees
 
 BYTES = np.dtype(np.uint8)
 PACKED = "packed"  # name of the one array of a rounded domain; before, files had one for each path
 Arrays = Mapping[str, np.ndarray]
 
 
-def packed(member: Member, leaves: Arrays) -> dict[str, np.ndarray]:
+def packed(member: Member) -> dict[str, np.ndarray]:
     """Return a member's variables by path as its file has them.
 
     Those of a rounded member are the bytes of all, one after another, sorted by path: names and
@@ -29,7 +30,7 @@ def packed(member: Member, leaves: Arrays) -> dict[str, np.ndarray]:
       ValueError: the member is said to be rounded, and its values are not.
     """
     found = {}
-    for path, leaf in sorted(leaves.items()):
+    for path, leaf in trees.flatten(trees.to_numpy(member.variables)).items():
         if is_binary(member.spec, path) and np.isin(leaf, (0, 1)).all():
             found[path] = np.packbits(leaf.astype(bool))
         else:

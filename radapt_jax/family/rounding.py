@@ -23,11 +23,19 @@ from radapt_jax.adapters.base import is_adapters
 from radapt_jax.utils.checks import Kind, check_all
 
 WIDTHS = (2, 3, 4, 8, 16, 32)
-BITS = Kind(f"one of {list(WIDTHS)} bits", lambda found: type(found) is int and found in WIDTHS)
 HALF, WHOLE = 16, 32  # float16, and as it is
 SHARES = np.linspace(0.4, 1, 61)  # of the largest value, at which values are cut off
 MANTISSA, MOST_CODES = 23, 255  # bits of float32; codes of 8 bits beside 0
 LARGEST = float(np.finfo(np.float16).max)
+
+
+def bits_among(widths: tuple[int, ...]) -> Kind:
+    """Return the kind of a number of bits that is one of some."""
+    words = f"one of {list(widths)} bits"
+    return Kind(words, lambda found: type(found) is int and found in widths)
+
+
+BITS = bits_among(WIDTHS)
 
 
 class Form(NamedTuple):
@@ -43,11 +51,6 @@ class Form(NamedTuple):
     @property
     def floats(self) -> bool:
         return self.positive and self.bits < HALF
-
-    @property
-    def columns(self) -> bool:
-        """Whether there are steps."""
-        return self.bits < HALF and not self.positive
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,7 +141,6 @@ class Job:
         return rounding_of(self.options.bits)
 
     def kept(self, variables: Variables) -> Variables:
-        """Return what is kept of variables after training: bits of those that are binary, and what
-        the others are rounded to."""
+        """Return what a trained domain keeps: bits of binary variables, the others rounded."""
         own = bits.kept(self.spec, variables)
         return own if self.rounding is None else rounded_variables(self.spec, own, self.rounding)

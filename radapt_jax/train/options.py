@@ -8,9 +8,10 @@ from typing import Any
 
 import optax
 
+from radapt_jax.family.rounding import bits_among
 from radapt_jax.models.spec import DTYPES
 from radapt_jax.train import optim
-from radapt_jax.utils.checks import FLAG, TEXT, Kind, check_all, number, one_of, several, whole
+from radapt_jax.utils.checks import FLAG, TEXT, check_all, number, one_of, several, whole
 
 # Options that came later, as trainings that began without them were.
 LATER: Mapping[str, Any] = {
@@ -137,7 +138,6 @@ class TrainOptions:
 
 
 TRAINED_BITS = (2, 3, 4, 8, 32)
-BITS = Kind(f"one of {list(TRAINED_BITS)} bits", lambda it: type(it) is int and it in TRAINED_BITS)
 KINDS = {
     "epochs": number("[0, 1e6]"),
     "steps": whole(0),
@@ -149,7 +149,7 @@ KINDS = {
     "optimizer": one_of(*optim.OPTIMIZERS),
     "adapter_optimizer": one_of("", *optim.OPTIMIZERS),
     "adapter_rate": number("[0, inf)"),
-    "bits": BITS,
+    "bits": bits_among(TRAINED_BITS),
     "schedule": TEXT,
     "drop_at": several(number("[0, 1]")),
     "drop_by": optim.DROP,
