@@ -233,8 +233,10 @@ def test_compression_holds_out_what_training_did(moved, cache_dir):
         picture(root / "rocks" / "train" / "1" / f"z{index}.png", 200 + index)
     config = config_of(root, cache_dir, "compress")
     config.init_from = "a run"
-    opened = compressed.Opened(small, ["rocks"], is_new=False)
-    job = compressed.compressed_job(read(config, 1), opened, "rocks")(None)
+    settings = read(config, 1)
+    dense = compressed.dense_of(settings, family, ["rocks"])
+    opened = compressed.Opened(small, dense, is_new=False)
+    job = compressed.compressed_job(settings, opened, "rocks")(None)
     assert job.data.held_out == data.held_out
     assert len(job.data.splits["val"]) == len(data.splits["val"])
     assert len(job.data.splits["train"]) == len(data.splits["train"]) + 8

@@ -22,6 +22,7 @@ WAYS = {
     CHOSEN_WITH: {**JOINT, "distill": True},
     "dense": {"kind": "parallel"},
     "int4": {"kind": "parallel", "bits": 4},
+    "int3, distilled": {"kind": "parallel", "bits": 3, "distill": True},
     "joint alternating, K = C/2, int4, distilled": {**JOINT, "bits": 4, "distill": True},
     "joint alternating, K = C/2, int2, distilled": {**JOINT, "bits": 2, "distill": True},
 }

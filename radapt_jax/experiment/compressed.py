@@ -71,6 +71,12 @@ def open_dense(settings: Settings) -> Dense:
             f"found {own} with filters of their own; expected domains on the shared weights, since "
             "compressed domains stand on these. Leave them out of config.domains."
         )
+    return dense_of(settings, family, names)
+
+
+def dense_of(settings: Settings, family: Family, names: list[str]) -> Dense:
+    """Return what is compressed of a family, and how images and moments of it are had."""
+    how = settings.compression
     images = functools.cache(lambda name: _images(settings, family[name]))
 
     def of_images(name: str) -> Moments:
