@@ -1,6 +1,8 @@
 """Domains rounded to a few bits: steps, exact round trips, small files, refusals."""
 
 import dataclasses
+import hashlib
+import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import safetensors.numpy
 from families import empty_family, member_of, whole
 
 import radapt_jax as rj
+from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.family import adapter_file, codes, rounding
 from radapt_jax.family.rounding import Form, Rounding
 from radapt_jax.utils import trees
@@ -39,22 +42,25 @@ def columns_of(bits):
     return found.astype(np.float32)
 
 
-@pytest.mark.parametrize("bits", FEW)
-def test_the_step_of_a_column_is_the_best_of_those_tried(bits):
+@pytest.mark.parametrize(("bits", "even"), [*((bits, False) for bits in FEW), (2, True), (3, True)])
+def test_the_step_of_a_column_is_the_best_of_those_tried(bits, even):
     """Against a search by hand, column by column."""
     values = columns_of(bits)
-    found = rounding.rounded(values, Form(bits))
-    levels = 2 ** (bits - 1) - 1
+    found = rounding.rounded(values, Form(bits, even=even))
+    half = 0.5 if even else 0
+    levels = np.arange(2**bits - 1 + even) - 2 ** (bits - 1) + 1 - half
+    assert len(levels) == 2**bits - (not even)
+    assert levels[0] == -levels[-1] == -Form(bits, even=even).top
     for column, ours in zip(values.T.astype(np.float64), found.T, strict=True):
         if not column.any():
             np.testing.assert_array_equal(ours, 0)
             continue
-        assert len(np.unique(np.abs(ours))) <= levels + 1
+        assert len(np.unique(ours)) <= len(levels)
         tried = []
-        for share in np.linspace(0.4, 1, 61):
-            step = float(jnp.bfloat16(share * np.abs(column).max() / levels))
-            near = np.clip(np.rint(column / step), -levels, levels) * step
-            tried.append(np.square(column - near).sum())
+        for share in np.linspace(0.2, 1, 81) if even else np.linspace(0.4, 1, 61):
+            step = float(jnp.bfloat16(share * np.abs(column).max() / levels[-1]))
+            apart = np.square(column[:, None] - levels * step)
+            tried.append(apart.min(1).sum())
         assert np.square(column - ours).sum() <= 1.0001 * min(tried)
 
 
@@ -66,6 +72,7 @@ VECTOR = (9,)  # float16 at least
     ("form", "shape"),
     [
         *((Form(bits), shape) for bits in (*FEW, 16, 32) for shape in MATRICES),
+        *((Form(bits, even=True), shape) for bits in (2, 3) for shape in MATRICES),
         *((Form(bits, True), VECTOR) for bits in (8, 16, 32)),
         *((Form(bits, True, True), VECTOR) for bits in (8, 16)),
     ],
@@ -130,11 +137,14 @@ def test_a_file_is_small_and_exact(bits, family, digits, tmp_path):
 
 def test_the_finer_the_closer(family, digits):
     images = whole(digits.splits["test"], range(16))
-    dense, plain = family.predict(images, domain="it"), family["it"]
+    family.add("it", member_of(digits, "parallel", 1, width=WIDE))
+    plain = renewed(family, "it", digits.splits["train"], count=256)
+    family.add("it", plain)
+    dense = family.predict(images, domain="it")
     lost = []
     for bits in FEW:
         family.add("it", plain.rounded(Rounding(bits)))
-        lost.append(np.abs(family.predict(images, domain="it") - dense).max())
+        lost.append(np.abs(family.predict(images, domain="it") - dense).mean())
     assert lost == sorted(lost, reverse=True)
     assert 10 * lost[-1] < lost[0]
 
@@ -191,7 +201,7 @@ def test_damage_and_bad_values_are_refused(family, tmp_path):
         safetensors.numpy.save_file({name: wrong}, path, metadata)
         with pytest.raises(ValueError, match=r"is damaged|does not fit this network"):
             adapter_file.read(path)
-    for wrong in ({"adapters": 5}, {"head": True}, {"vectors": 4}, {"adapters": "4"}):
+    for wrong in ({"adapters": 5}, {"head": True}, {"vectors": 4}, {"adapters": "4"}, {"even": 1}):
         with pytest.raises(ValueError, match="rounding: found"):
             Rounding(**wrong)
     member = family["it"]
@@ -202,14 +212,20 @@ def test_damage_and_bad_values_are_refused(family, tmp_path):
     assert member.changed(batch_stats=far).rounded(Rounding(vectors=32)).rounding.vectors == 32
 
 
-def test_files_with_a_name_for_each_variable_are_read(member, digits, tmp_path):
-    """As versions before wrote them."""
-    small = dataclasses.replace(member.rounded(Rounding(4)), shared="0" * 64)
+@pytest.mark.parametrize("bits", [2, 4])
+def test_files_of_earlier_versions_are_read(bits, member, tmp_path):
+    """They had a name for each variable, 3 levels of 2 bits, and no word of it in the card."""
+    rounded_to = Rounding(bits, even=False)
+    small = dataclasses.replace(member.rounded(rounded_to), shared="0" * 64)
     adapter_file.write(small, tmp_path / "new")
     with safetensors.safe_open(tmp_path / "new", "numpy") as file:
         metadata = file.metadata()
+    card = json.loads(metadata["radapt_jax"])
+    del card["rounding"]["even"]
+    metadata["radapt_jax"] = text = json.dumps(card)
+    metadata["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     leaves = trees.flatten(small.variables)
-    by_path = {at: codes.packed(it, Rounding(4).form_of(at, it.shape)) for at, it in leaves.items()}
+    by_path = {at: codes.packed(it, rounded_to.form_of(at, it.shape)) for at, it in leaves.items()}
     safetensors.numpy.save_file(by_path, tmp_path / "old", metadata)
     old, new = (trees.flatten(adapter_file.read(tmp_path / it).variables) for it in ("old", "new"))
     assert old.keys() == new.keys() == leaves.keys()

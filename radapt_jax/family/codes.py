@@ -12,7 +12,6 @@ from radapt_jax.family.rounding import (
     Form,
     SmallFloats,
     columns_of,
-    levels_of,
     small_floats,
 )
 
@@ -22,8 +21,9 @@ FIVE = 5  # bytes before small floats: `low`, and `drop`
 def packed(value: np.ndarray, form: Form) -> np.ndarray:
     """Return a variable that `rounding.rounded` gave as a file has it; `unpacked` undoes it.
 
-    That is float32, float16, or bytes: the steps in bfloat16, then q + 2^(n-1) - 1 of all values, n
-    bits each, the lowest bit first. Of small floats it is `low` (32 bits), `drop`, and the codes.
+    That is float32, float16, or bytes: the steps in bfloat16, then the level of each value, counted
+    from the lowest, n bits each, the lowest bit first. Of small floats it is `low` (32 bits),
+    `drop`, and the codes.
 
     Raises:
       ValueError: the values are not those of `rounded`.
@@ -37,7 +37,7 @@ def packed(value: np.ndarray, form: Form) -> np.ndarray:
         head = np.array([found.low], "<u4").view(np.uint8)
         made = np.concatenate([head, np.array([found.drop], np.uint8), found.codes.reshape(-1)])
     else:
-        made = _in_columns(value.reshape(-1, columns_of(form, value.shape)), form.bits)
+        made = _in_columns(value.reshape(-1, columns_of(form, value.shape)), form)
     if not np.array_equal(unpacked(made, value.shape, form), value):
         raise ValueError(
             f"found values of shape {value.shape} that are not rounded to {form.bits} bits; round "
@@ -46,12 +46,12 @@ def packed(value: np.ndarray, form: Form) -> np.ndarray:
     return made
 
 
-def _in_columns(columns: np.ndarray, bits: int) -> np.ndarray:
-    levels = levels_of(bits)
-    steps = np.abs(columns).max(0, initial=0) / np.float32(levels)
+def _in_columns(columns: np.ndarray, form: Form) -> np.ndarray:
+    top = np.float32(form.top)
+    steps = np.abs(columns).max(0, initial=0) / top
     ratio = columns / np.where(steps > 0, steps, 1)
-    wholes = np.clip(np.rint(ratio), -levels, levels).astype(np.int16) + levels
-    lines = (wholes.reshape(-1, 1) >> np.arange(bits)) & 1
+    levels = np.rint(np.clip(ratio, -top, top) + top).astype(np.int16)
+    lines = (levels.reshape(-1, 1) >> np.arange(form.bits)) & 1
     halves = steps.astype("<f4").view("<u2")[1::2].copy()  # of float32, the bfloat16 half
     return np.concatenate([halves.view(np.uint8), np.packbits(lines.astype(bool))])
 
@@ -67,8 +67,8 @@ def unpacked(stored: np.ndarray, shape: tuple[int, ...], form: Form) -> np.ndarr
     columns, size = columns_of(form, shape), int(np.prod(shape))
     words = np.zeros(2 * columns, "<u2")
     words[1::2] = stored[: 2 * columns].copy().view("<u2")
-    wholes = _wholes(stored[2 * columns :], size, bits) - np.float32(levels_of(bits))
-    return (wholes.reshape(-1, columns) * words.view("<f4")).reshape(shape)
+    levels = _wholes(stored[2 * columns :], size, bits) - np.float32(form.top)
+    return (levels.reshape(-1, columns) * words.view("<f4")).reshape(shape)
 
 
 def _wholes(stored: np.ndarray, size: int, bits: int) -> np.ndarray:

@@ -166,7 +166,7 @@ class Member:
                 images=card["images"],
                 results=card["results"],
                 held_out=None if held_out is None else HeldOut.from_json(held_out),
-                rounding=None if rounding is None else Rounding(**rounding),
+                rounding=None if rounding is None else Rounding(**{"even": False, **rounding}),
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{where} describes no domain: {error!r}.") from error

@@ -1,8 +1,9 @@
 """Variables of a domain rounded to a few bits, so that its file is small.
 
-Matrices are rounded symmetrically, with one step for each output channel (a column): v ≈ q s with
-whole q from -(2^(n-1) - 1) to 2^(n-1) - 1 and s in bfloat16. The step is the one of the least
-squared error among shares of the largest value; some values are then cut off. Vectors are rounded
+Matrices are rounded symmetrically, with one step for each output channel (a column): v ≈ q s, s in
+bfloat16. With 4 and 8 bits, q is whole and between -(2^(n-1) - 1) and 2^(n-1) - 1. With 2 and 3 bits
+a level fewer would be felt: there q is one of all 2^n numbers ±1/2, ±3/2, ... The step is the one of
+the least squared error among shares of the largest value; some values are then cut off. Vectors are rounded
 to float16, or as one column to 8 bits; variances, whose ratios matter, to floats of 8 bits. What is
 rounded is kept as the float32 values that this comes to, exactly, so that all that is done with a
 domain is done with one that is rounded; only its file is smaller. `codes` has what files hold.
@@ -20,11 +21,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import is_adapters
-from radapt_jax.utils.checks import Kind, check_all
+from radapt_jax.utils.checks import FLAG, Kind, check_all
 
 WIDTHS = (2, 3, 4, 8, 16, 32)
 HALF, WHOLE = 16, 32  # float16, and as it is
 SHARES = np.linspace(0.4, 1, 61)  # of the largest value, at which values are cut off
+LOW_SHARES = np.linspace(0.2, 1, 81)  # the same with an even number of levels
+MOST_EVEN = 3  # bits with an even number of levels
 MANTISSA, MOST_CODES = 23, 255  # bits of float32; codes of 8 bits beside 0
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -41,16 +44,23 @@ BITS = bits_among(WIDTHS)
 class Form(NamedTuple):
     """How a variable is rounded: to so many bits, in columns with a step each or as one column.
 
-    With 8 bits, one that is `positive` becomes floats with an exponent that they share.
+    With 8 bits, one that is `positive` becomes floats with an exponent that they share. Levels are
+    multiples of the step, or halfway between them where there is an `even` number.
     """
 
     bits: int
     is_vector: bool = False
     positive: bool = False
+    even: bool = False
 
     @property
     def floats(self) -> bool:
         return self.positive and self.bits < HALF
+
+    @property
+    def top(self) -> float:
+        """The largest level, in steps; levels are this, one less, and so on to its negative."""
+        return 2 ** (self.bits - 1) - (0.5 if self.even else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +71,20 @@ class Rounding:
       adapters: of matrices of adapters, α, β and γ.
       head: of the head's matrix.
       vectors: of norms, statistics and biases; 8, 16 or 32.
+      even: whether 2 and 3 bits stand for 4 and 8 levels. Files of earlier versions had 3 and 7.
 
     Raises:
-      ValueError: another number of bits.
+      ValueError: another number of bits, or `even` is not a truth value.
     """
 
     adapters: int = 4
     head: int = 8
     vectors: int = 8
+    even: bool = True
 
     def __post_init__(self) -> None:
-        check_all(vars(self), dict.fromkeys(("adapters", "head", "vectors"), BITS), "rounding: ")
+        kinds = {**dict.fromkeys(("adapters", "head", "vectors"), BITS), "even": FLAG}
+        check_all(vars(self), kinds, "rounding: ")
         if self.vectors < 8:
             raise ValueError(f"rounding: found vectors {self.vectors}; expected 8, 16 or 32 bits.")
 
@@ -87,7 +100,8 @@ class Rounding:
             variance = path.startswith("batch_stats/") and path.endswith("/var")
             return _long_enough(Form(self.vectors, True, variance), int(np.prod(shape)))
         wanted = self.adapters if is_adapters(path) else self.head
-        return _long_enough(Form(wanted), int(np.prod(shape[:-1])))
+        form = Form(wanted, even=self.even and wanted <= MOST_EVEN)
+        return _long_enough(form, int(np.prod(shape[:-1])))
 
 
 def _long_enough(form: Form, rows: int) -> Form:
@@ -114,7 +128,7 @@ def rounded(value: Any, form: Form) -> np.ndarray:
             )
         return value.astype(np.float16).astype(np.float32)
     columns = value.reshape(-1, columns_of(form, value.shape))
-    return np.asarray(nearest(columns, bits)).reshape(value.shape)
+    return np.asarray(nearest(columns, form)).reshape(value.shape)
 
 
 def columns_of(form: Form, shape: tuple[int, ...]) -> int:
@@ -163,13 +177,13 @@ def small_floats(value: np.ndarray) -> SmallFloats:
     return SmallFloats(np.where(there, codes - low + 1, 0).astype(np.uint8), low, drop)
 
 
-@functools.partial(jax.jit, static_argnames="bits")
-def nearest(columns: Float[Array, "rows d"], bits: int) -> Float[Array, "rows d"]:
+@functools.partial(jax.jit, static_argnames="form")
+def nearest(columns: Float[Array, "rows d"], form: Form) -> Float[Array, "rows d"]:
     """Return a matrix rounded to fewer than 16 bits, each column with the step that is best for it.
 
     Of steps that are as good, it is the largest.
     """
-    levels = levels_of(bits)
+    top = form.top
     columns = jnp.asarray(columns, jnp.float32)
     largest = jnp.abs(columns).max(0, initial=0)
     unit = jnp.where(largest > 0, largest, 1)  # whose square may be too small for float32
@@ -177,18 +191,15 @@ def nearest(columns: Float[Array, "rows d"], bits: int) -> Float[Array, "rows d"
     def better(best: tuple[Array, Array], share: Array) -> tuple[tuple[Array, Array], None]:
         error, found = best
         # To bfloat16 and back; XLA may leave out casts that undo one another.
-        steps = jax.lax.reduce_precision(share * largest / levels, 8, 7)
+        steps = jax.lax.reduce_precision(share * largest / top, 8, 7)
         ratio = columns / jnp.where(steps > 0, steps, 1)
-        near = jnp.clip(jnp.rint(ratio), -levels, levels) * steps
+        level = jnp.floor(ratio) + 0.5 if form.even else jnp.rint(ratio)
+        near = jnp.clip(level, -top, top) * steps
         lost = jnp.square((columns - near) / unit).sum(0)
         found = jnp.where(lost < error, near, found)
         return (jnp.minimum(error, lost), found), None
 
     start = (jnp.full(columns.shape[1:], jnp.inf, jnp.float32), jnp.zeros_like(columns))
-    (_, found), _ = jax.lax.scan(better, start, jnp.asarray(SHARES[::-1], jnp.float32))
-    return jnp.where(found == 0, 0, found)  # no -0, which q has not
-
-
-def levels_of(bits: int) -> int:
-    """Return the largest whole number that so many bits hold beside its negative."""
-    return 2 ** (bits - 1) - 1
+    shares = LOW_SHARES if form.even else SHARES
+    (_, found), _ = jax.lax.scan(better, start, jnp.asarray(shares[::-1], jnp.float32))
+    return jnp.where(found == 0, 0, found)  # no -0, which files have not

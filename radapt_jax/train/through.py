@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jaxtyping import Array
 
 from radapt_jax.family.bits import is_binary
-from radapt_jax.family.rounding import HALF, WHOLE, Rounding, nearest
+from radapt_jax.family.rounding import HALF, WHOLE, Form, Rounding, nearest
 from radapt_jax.models.spec import ModelSpec
 
 Weights = dict[str, Array]  # by path, collection first
@@ -31,23 +30,17 @@ def through_rounding(spec: ModelSpec, bits: int) -> Callable[[Weights], Weights]
         return lambda weights: weights
     rounding = Rounding(bits)
 
-    def is_rounded(path: str, leaf: Any) -> bool:
+    def as_in_a_file(path: str, leaf: Array) -> Array:
         collection, _, inside = path.partition("/")
         if collection != "adapters" or inside.startswith("head/") or is_binary(spec, path):
-            return False
+            return leaf
         form = rounding.form_of(path, tuple(leaf.shape))
-        return form.bits < HALF and not form.is_vector
+        return leaf if form.is_vector or form.bits >= HALF else _straight(leaf, form)
 
-    def rounded(weights: Weights) -> Weights:
-        return {
-            path: _straight(leaf, bits) if is_rounded(path, leaf) else leaf
-            for path, leaf in weights.items()
-        }
-
-    return rounded
+    return lambda weights: {path: as_in_a_file(path, leaf) for path, leaf in weights.items()}
 
 
-def _straight(weight: Array, bits: int) -> Array:
+def _straight(weight: Array, form: Form) -> Array:
     columns = jax.lax.stop_gradient(weight).reshape(-1, weight.shape[-1])
-    near = nearest(columns, bits).reshape(weight.shape).astype(weight.dtype)
+    near = nearest(columns, form).reshape(weight.shape).astype(weight.dtype)
     return near + (weight - jax.lax.stop_gradient(weight))
