@@ -148,6 +148,8 @@ def parameters(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int]) -> int
 def relative_error(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int]) -> float:
     """Return ‖α - β γᵀ‖ / ‖α‖ over all layers and domains, from the spectra (Eckart and Young).
 
+    That of the plain SVD: no factors of these ranks have less.
+
     Raises:
       KeyError: `ranks` lacks a convolution.
     """

@@ -29,9 +29,10 @@ def write(rows: Sequence[Result], workdir: Path) -> Path:
 
 
 def write_ranks(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int], workdir: Path) -> str:
-    """Write ranks.json: ranks, their parameters and relative error, and those of uniform ranks.
+    """Write ranks.json: ranks, their parameters and least error, and those of uniform ranks.
 
-    The uniform ranks have the largest share that takes no more parameters.
+    The uniform ranks have the largest share that takes no more parameters. The least relative error
+    is that of the plain SVD at these ranks; factors fitted to images are further from α.
 
     Args:
       spectra: of each convolution.
@@ -39,7 +40,7 @@ def write_ranks(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int], workd
       workdir: where the file goes.
 
     Returns:
-      Parameters and relative errors in one line.
+      Parameters and least relative errors in one line.
 
     Raises:
       KeyError: `ranks` lacks a convolution.
@@ -62,7 +63,7 @@ def write_ranks(spectra: Mapping[str, Spectrum], ranks: Mapping[str, int], workd
     text = json.dumps({"ranks": dict(ranks), **facts}, indent=1) + "\n"
     files.write_atomically(workdir / "ranks.json", text)
     return "; ".join(
-        f"{what}: {it['parameters']:,} parameters of β and γ, relative error of α "
+        f"{what}: {it['parameters']:,} parameters of β and γ, relative error of α at least "
         f"{it['relative_error']:.4f}"
         for what, it in facts.items()
     )
