@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from families import empty_family, member_of, whole
+from families import empty_family, member_of, of_classes, whole
 
 import radapt_jax as rj
 from radapt_jax.evaluation.statistics import renewed
@@ -248,3 +248,18 @@ def test_norms_of_few_bits(vectors, family, digits, tmp_path):
     np.testing.assert_array_equal(
         again.predict(images, domain="it"), family.predict(images, domain="it")
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "kilobytes"),
+    [
+        *(("parallel", None, 2761), ("parallel", 8, 696), ("parallel", 4, 373)),
+        *(("joint", None, 1471), ("joint", 8, 374), ("joint", 4, 213)),
+    ],
+)
+def test_the_files_of_a_wide_network(kind, bits, kilobytes, digits, tmp_path):
+    """Those of docs/compression.md: width 1, 100 classes, head included; joint has K = C/2."""
+    member = member_of(of_classes(digits, 100), kind, 1, width=1)
+    member = dataclasses.replace(member, shared="0" * 64)
+    adapter_file.write(member if bits is None else member.rounded(Rounding(bits)), tmp_path / "it")
+    assert (tmp_path / "it").stat().st_size == pytest.approx(1000 * kilobytes, abs=1500)

@@ -20,6 +20,8 @@ from radapt_jax.nn.layers import domain_variable
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.nn.starts import STARTS, Start
 
+# In bfloat16 a small α would be rounded away in f + α or I + α: there it is applied apart.
+EXACT_DTYPES = (jnp.float32, jnp.float64)
 NAME = "adapter"  # of the submodule: an adapter's variables are at <convolution>/adapter/<leaf>
 
 

@@ -11,12 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Folded, Leaf, Site, Trained
+from radapt_jax.adapters.base import EXACT_DTYPES, Folded, Leaf, Site, Trained
 from radapt_jax.adapters.dropout import Dropped, WithDropout
 from radapt_jax.nn.filters import Filter, grouped_product, with_alpha
-
-# In bfloat16 a small α would be rounded away in f + α: there it is applied apart.
-FOLDED_DTYPES = (jnp.float32, jnp.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Beside(WithDropout):
         runtime, groups = self.runtime, f.geometry.groups
         if groups > 1:  # factors mix the channels of a group, and are small: one matrix
             factors = [functools.reduce(jnp.matmul, factors)]
-        if train and runtime.fold and runtime.dtype in FOLDED_DTYPES and self.rate == 0:
+        if train and runtime.fold and runtime.dtype in EXACT_DTYPES and self.rate == 0:
             return f(x, train=train, alpha=functools.reduce(jnp.matmul, factors))
         read = self.dropped(f.centre(x), train)
         filtered = f(x, train=train)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Adapter, Folded, Leaf, Site, Trained
+from radapt_jax.adapters.base import EXACT_DTYPES, Adapter, Folded, Leaf, Site, Trained
 from radapt_jax.adapters.options import Options
 from radapt_jax.nn.filters import Filter, grouped_product
 from radapt_jax.nn.norm import DomainNorm
@@ -35,6 +35,7 @@ class Series(Options):
 class SeriesAdapter(Adapter):
     """y = u + α * norm(u) with u = f * x; α is (d, d), and the norm inside is the adapter's.
 
+    In training this is one product, u (I + diag(s) α) plus a constant (nn.normed_product).
     With the option `bias`, y has one more term for each channel.
     Where the convolution has groups, α has the same: beside a depthwise convolution it is diagonal.
     """
@@ -55,7 +56,11 @@ class SeriesAdapter(Adapter):
         outputs, groups = u.shape[-1], f.geometry.groups
         alpha = self.leaf("kernel", (outputs // groups, outputs))
         norm = DomainNorm(self.runtime.dtype, self.runtime.norm_axis, rule=self.norm, name="norm")
-        y = u + grouped_product(norm(u, train=train), alpha, groups)
+        whole = self.runtime.dtype in EXACT_DTYPES and groups == 1
+        if train and whole and not self.is_initializing():
+            y = norm(u, train=True, through=alpha)
+        else:
+            y = u + grouped_product(norm(u, train=train), alpha, groups)
         return y + self.leaf("bias", (outputs,)) if self.options.bias else y
 
     @classmethod

@@ -1,12 +1,13 @@
 """Variables of a domain rounded to a few bits, so that its file is small.
 
 Matrices are rounded symmetrically, with one step for each output channel (a column): v ≈ q s, s in
-bfloat16. With 4 and 8 bits, q is whole and between -(2^(n-1) - 1) and 2^(n-1) - 1. With 2 and 3 bits
-a level fewer would be felt: there q is one of all 2^n numbers ±1/2, ±3/2, ... The step is the one of
-the least squared error among shares of the largest value; some values are then cut off. Vectors are rounded
-to float16, or as one column to 8 bits; variances, whose ratios matter, to floats of 8 bits. What is
-rounded is kept as the float32 values that this comes to, exactly, so that all that is done with a
-domain is done with one that is rounded; only its file is smaller. `codes` has what files hold.
+bfloat16. With 4 and 8 bits, q is whole and between -(2^(n-1) - 1) and 2^(n-1) - 1. With 2 and 3
+bits a level fewer would be felt: there q is one of all 2^n numbers ±1/2, ±3/2, ... The step is the
+one of the least squared error among shares of the largest value; some values are then cut off.
+Vectors are rounded to float16, or as one column to 8 bits; variances, whose ratios matter, to
+floats of 8 bits. What is rounded is kept as the float32 values that this comes to, exactly, so that
+all that is done with a domain is done with one that is rounded; only its file is smaller. `codes`
+has what files hold.
 """
 
 from __future__ import annotations
