@@ -93,6 +93,7 @@ def get_config() -> config_dict.ConfigDict:
     config.train.evals = 20  # evaluations (and checkpoints) in a run
     config.train.label_smoothing = 0.0  # in [0, 1)
     config.train.sync_norm = False  # batch statistics over all devices, not for each device
+    config.train.views = 0  # linear: kept views of an image; 0: new ones through the network
     config.train.log_every = 50  # steps
 
     config.optim = config_dict.ConfigDict()

@@ -50,8 +50,31 @@ def train_positions(length: int, batch_size: int, seed: int, step: int) -> np.nd
 def train_views(split: Split, domain: Domain, batch_size: int, seed: int, step: int) -> Views:
     """Return the views of one training step, cropped and mirrored as the domain says."""
     positions = train_positions(len(split), batch_size, seed, step)
-    room = split.extents[split.index[positions]] - domain.size
     draws = np.random.default_rng([seed, step, 1]).random((batch_size, 3))
+    return _drawn(split, domain, positions, draws)
+
+
+def kept_views(
+    split: Split, domain: Domain, positions: np.ndarray, seed: int, number: int
+) -> Views:
+    """Return view `number` of images, of those that a training sees again and again.
+
+    Number 0 is the centre, as in evaluation; the others are cropped and mirrored as in training.
+    """
+    if number == 0:
+        return eval_views(split, domain, positions)
+    draws = np.random.default_rng([seed, number, 2]).random((len(split), 3))
+    return _drawn(split, domain, positions, draws[positions])
+
+
+def views_differ(domain: Domain) -> bool:
+    """Tell whether training sees more of an image than its centre."""
+    return domain.crop == "random" or domain.flip
+
+
+def _drawn(split: Split, domain: Domain, positions: np.ndarray, draws: np.ndarray) -> Views:
+    """Return windows of images from three numbers in [0, 1) for each: top, left, mirrored."""
+    room = split.extents[split.index[positions]] - domain.size
     if domain.crop == "random":
         starts = np.floor(draws[:, :2] * (room + 1)).astype(np.int32)
     else:

@@ -14,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from radapt_jax.data.cache import Split
+from radapt_jax.data.domain import Domain
 from radapt_jax.evaluation.training_images import BATCH, IMAGES, split_of, training_batches
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import Rounding
+from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import trees
 from radapt_jax.utils.programs import make_room
+from radapt_jax.utils.trees import Variables
 
 
 def renew_statistics(
@@ -68,24 +71,48 @@ def renewed(
     member = family[name]
     if not trees.flatten(member.variables["batch_stats"]):
         return member
-    make_room()
-    model = member.spec.served().build(member.domain.num_classes)
     variables = family.variables(name)
     if rounding is not None:
         variables |= member.rounded(rounding).variables
+    stats = batch_statistics(
+        member.spec, member.domain, variables, split, count=count, batch_size=batch_size
+    )
+    return member.changed(batch_stats=stats)
+
+
+def batch_statistics(
+    spec: ModelSpec,
+    domain: Domain,
+    variables: Variables,
+    split: Split,
+    *,
+    count: int = IMAGES,
+    batch_size: int = BATCH,
+) -> dict[str, Any]:
+    """Return the mean statistics of some training batches, as the collection `batch_stats`.
+
+    Args:
+      spec: the network.
+      domain, split, count, batch_size: see `training_images.training_batches`.
+      variables: `params`, `adapters` and `batch_stats`.
+
+    Raises:
+      ValueError: no images, or less than one batch.
+    """
+    make_room()
+    model = spec.served().build(domain.num_classes)
     total: dict[str, Any] = {}
-    for images, _ in training_batches(member.domain, split, count, batch_size):
+    for images, _ in training_batches(domain, split, count, batch_size):
         found = _after(model, variables, images, 0.0)
         total = {path: total.get(path, 0) + it for path, it in found.items()}
     # A step leaves a share of the old statistics. What it leaves of ones tells that share.
     shares = {path: it - found[path] for path, it in _after(model, variables, images, 1.0).items()}
-    old = trees.flatten(member.variables["batch_stats"])
+    old = trees.flatten(variables["batch_stats"])
     new = {
         path: _mean(total[path] / (count // batch_size), shares[path], leaf)
         for path, leaf in old.items()
     }
-    stats = trees.unflatten(new)
-    return member.changed(batch_stats=stats)
+    return trees.unflatten(new)
 
 
 def _after(model: Any, variables: Any, images: Any, start: float) -> dict[str, np.ndarray]:

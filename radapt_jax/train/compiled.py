@@ -20,6 +20,7 @@ from radapt_jax.data import augment
 from radapt_jax.data.batches import Batch
 from radapt_jax.data.domain import Domain
 from radapt_jax.models.spec import ModelSpec
+from radapt_jax.nn.layers import classified
 from radapt_jax.train.distill import (
     Distillation,
     JointState,
@@ -100,6 +101,55 @@ def make_train_step(
         donate_argnums=0,
         devices=list(devices),
     )
+
+
+def make_head_step(
+    optimizer: optax.GradientTransformation,
+    labels: Mapping[str, Any],
+    *,
+    devices: Sequence[jax.Device],
+    smoothing: float = 0.0,
+    parts: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Measured]]:
+    """Return the compiled `step(state, batch) -> (state, metrics)` of a head alone.
+
+    A batch has "features", what the head is given, and "label"; all else is as in
+    `make_train_step`. Only the head may be trained.
+    """
+    make_room()
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
+        return update(
+            _Head,
+            optimizer,
+            labels,
+            state,
+            batch["features"],
+            batch["label"],
+            key=jax.random.key(0),  # nothing draws from it
+            smoothing=smoothing,
+            axis_name=AXIS,
+            parts=parts,
+        )
+
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        donate_argnums=0,
+        devices=list(devices),
+    )
+
+
+class _Head:
+    """What a network is once its features are known."""
+
+    @staticmethod
+    def apply(variables: Variables, features: Array, **_: Any) -> tuple[Array, Variables]:
+        head = variables["adapters"]["head"]
+        logits = classified(features, head["kernel"], head["bias"])
+        return logits, {"batch_stats": variables["batch_stats"]}
 
 
 def make_together_step(

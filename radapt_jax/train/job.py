@@ -11,6 +11,7 @@ import optax
 
 from radapt_jax.adapters.base import carriers, is_adapters
 from radapt_jax.data.load import DomainData
+from radapt_jax.evaluation.statistics import batch_statistics
 from radapt_jax.family import bits
 from radapt_jax.family.member import Member, rounded_variables
 from radapt_jax.family.rounding import Rounding, rounding_of
@@ -108,8 +109,13 @@ class Job:
         )
 
     def start(self) -> TrainState:
-        """Return the state before the first step, in NumPy."""
-        return TrainState.on_host(self.variables, self.optimizer())
+        """Return the state before the first step, in NumPy; with settled statistics for views."""
+        variables = dict(self.variables)
+        if self.options.views and trees.flatten(variables["batch_stats"]):
+            split = self.data.splits["train"]
+            found = batch_statistics(self.spec, self.data.domain, variables, split)
+            variables["batch_stats"] = found
+        return TrainState.on_host(variables, self.optimizer())
 
     def member(
         self, variables: Variables, results: Mapping[str, float], *, shares: bool = False

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from radapt_jax.train.devices import ManyDomains, OneDomain
+from radapt_jax.train.head import HeadAlone
 from radapt_jax.train.job import Job
 from radapt_jax.train.joint import Course, JointDomains, JointPlace, Share
 from radapt_jax.train.options import TrainOptions
@@ -49,8 +50,10 @@ def train_domains(jobs: Sequence[Job], place: Place, stopping: Stopping) -> Iter
         alike = (network, domain.reached, tuple(domain.skipped))
         groups.setdefault(alike, []).append(domain)
     for group in groups.values():
-        together = group[0].job.options.together > 1
-        yield from _train(group, stopping, ManyDomains if together else OneDomain, len(group) == 1)
+        options = group[0].job.options
+        alone = HeadAlone if options.views else OneDomain
+        make: Make = ManyDomains if options.together > 1 else alone
+        yield from _train(group, stopping, make, len(group) == 1)
 
 
 def train_jointly(course: Course, place: Place, stopping: Stopping) -> list[Trained]:

@@ -16,7 +16,7 @@ from radapt_jax.utils.checks import FLAG, TEXT, check_all, number, one_of, sever
 # Options that came later, as trainings that began without them were.
 LATER: Mapping[str, Any] = {
     **{"optimizer": "sgd", "adapter_optimizer": "", "adapter_rate": 0.0},
-    "bits": 32,
+    **{"bits": 32, "views": 0},
 }
 DECAY: Mapping[str, float | None] = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 Called = Callable[[str], str]  # from an option to what messages call it
@@ -51,6 +51,10 @@ class TrainOptions:
         `learning_rate`.
       bits: of a value of the trained domain's adapters, 2, 3, 4 or 8: they are trained through the
         rounding (see `through.through_rounding`), and the domain is rounded; 32: they are not.
+      views: where the head alone is trained, how many views of an image it sees (its centre, the
+        others cropped and mirrored at random): norms' statistics are settled first, and features
+        of these views are computed once. 0: every step takes views of its own through the network,
+        and statistics follow it.
       seed: of fresh variables, batches and dropout.
       dtype: of the computation, "float32" or "bfloat16".
       on_nan: "stop", or "rewind": go back to the last checkpoint and skip the batch.
@@ -81,6 +85,7 @@ class TrainOptions:
     adapter_optimizer: str = LATER["adapter_optimizer"]
     adapter_rate: float = LATER["adapter_rate"]
     bits: int = LATER["bits"]
+    views: int = LATER["views"]
     seed: int = 0
     dtype: str = "float32"
     on_nan: str = "stop"
@@ -96,6 +101,13 @@ class TrainOptions:
         object.__setattr__(self, "decay", {**DECAY, **self.decay})
         check_all(self.decay, dict.fromkeys(optim.LABELS, optim.DECAY), "weight decay: ")
         self.rate(100)
+        trained = [label for label, decay in self.decay.items() if decay is not None]
+        if self.views and trained != ["head"]:
+            raise ValueError(
+                f"training: found views {self.views} where {', '.join(trained)} are trained; "
+                "expected 0, since features change with what is before the head (views are kept "
+                "where the decay of filters, adapters and norms is None)."
+            )
         if self.adapters_apart and self.trains_filters:
             raise ValueError(
                 f"training: found adapter_optimizer {self.adapter_optimizer!r} and adapter_rate "
@@ -150,6 +162,7 @@ KINDS = {
     "adapter_optimizer": one_of("", *optim.OPTIMIZERS),
     "adapter_rate": number("[0, inf)"),
     "bits": bits_among(TRAINED_BITS),
+    "views": whole(0),
     "schedule": TEXT,
     "drop_at": several(number("[0, 1]")),
     "drop_by": optim.DROP,
@@ -185,6 +198,11 @@ def check_place(
             f"{together}; domains are trained at once where their filters are frozen "
             f"({called('decay')}.filters is None) and their images are not kept on the device "
             f"({called('on_device')} is False)."
+        )
+    if options.together > 1 and options.views:
+        raise ValueError(
+            f"{together} and {called('views')} {options.views}; expected 1 or 0: features that are "
+            "kept belong to one domain."
         )
     if options.together > 1 and processes > 1:
         raise ValueError(
