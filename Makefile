@@ -91,6 +91,8 @@ HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glib
 bench: $(VENV)/.runtime
 	$(RUN) benchmarks/input.py --device cpu
 	$(HUGE_PAGES) $(RUN) benchmarks/train.py --device cpu $(if $(PEER),--peer $(PEER))
+	$(HUGE_PAGES) $(RUN) benchmarks/train.py --device cpu $(if $(PEER),--peer $(PEER)) \
+	  --width 0.25 --size 32 --batches 32,128 --repeats 15 --out benchmarks/train_small.csv
 	$(RUN) benchmarks/start.py --device cpu
 	$(RUN) benchmarks/roofline.py --device cpu
 	$(RUN) benchmarks/serve.py --device cpu

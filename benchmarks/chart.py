@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parents[1]
 LABELS = {  # from top to bottom; scratch is the same step as finetune
     "train linear": "train linear",
+    "train linear, kept features": "train linear, kept",
     "train norm": "train norm",
     "train parallel": "train parallel",
     "train series": "train series",
@@ -60,7 +61,9 @@ def draw(rows, roofline, path):
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     device, dtype, size, width = kind
     network = f"ResNet-26, width {width}, {size}x{size} pixels, {dtype}"
-    figure.suptitle(f"{network}; {device}", fontsize="medium")
+    busy = [row for row in rows if not figures.was_quiet(row)]
+    quiet = f"; {len(busy)} of {len(rows)} figures beside other work" if busy else ""
+    figure.suptitle(f"{network}; {device}{quiet}", fontsize="medium")
     figure.savefig(path, dpi=130, metadata={"Source": source})
 
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import quiet
 from scipy import stats
 
 TRAINED = ("backbone", "domain", "method", "seed")  # what a row of a study of transfer is of
@@ -70,6 +71,11 @@ def one_kind(rows, names):
             "Measure all rows of the file anew on one machine, or write these to another (--out)."
         )
     return kinds.pop()
+
+
+def was_quiet(row):
+    """Tell whether a row was measured on a quiet machine, as far as that is known."""
+    return quiet.is_quiet(float(row["others"]) if row.get("others") else None)
 
 
 def digest(*sheets):

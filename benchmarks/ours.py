@@ -13,15 +13,17 @@ import jax
 import jax.numpy as jnp
 import machine
 import numpy as np
+import rows
 import worker
 
 from radapt_jax import ModelSpec, ResNet26, initial_variables
 from radapt_jax.adapters import make_options
 from radapt_jax.data.decathlon.facts import DECATHLON
 from radapt_jax.data.domain import Domain
+from radapt_jax.family.features import features, through_head
 from radapt_jax.models.fold import fold, folded_spec
 from radapt_jax.train import optim
-from radapt_jax.train.compiled import make_train_step
+from radapt_jax.train.compiled import make_head_step, make_train_step
 from radapt_jax.train.step import TrainState
 from radapt_jax.utils import trees
 
@@ -46,6 +48,31 @@ def training(spec, variables, decay, images, labels, classes, dtype):
     return run
 
 
+def on_features(spec, variables, decay, images, labels, classes, dtype):
+    """Return a function that trains a head for so many epochs on one batch, and waits for it."""
+    names = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay, spec.kind)
+    optimizer = optim.make_optimizer(names, decay, 1e-4)
+    devices = jax.devices()[:1]
+    state = TrainState.create(variables, optimizer, devices)
+    step = make_head_step(optimizer, names, devices=devices)
+    own = jax.device_put(through_head(variables))
+    model = spec.build(own["adapters"]["head"]["kernel"].shape[0], dtype=dtype)
+    facts = DECATHLON["cifar100"]
+
+    def run():
+        nonlocal state
+        kept = [
+            np.asarray(features(model, own, images, np.array(facts.mean), np.array(facts.std)))
+            for _ in range(rows.VIEWS)
+        ]
+        for epoch in range(rows.EPOCHS):
+            fed = {"features": kept[epoch % rows.VIEWS][None], "label": labels[None]}
+            state, measured = step(state, fed)
+        jax.block_until_ready((state, measured))
+
+    return run
+
+
 def inferring(spec, variables, folded, images, classes, dtype):
     """Return a function that runs the network once and waits for it."""
     if folded:
@@ -58,13 +85,20 @@ def inferring(spec, variables, folded, images, classes, dtype):
 
 
 class Ours:
-    def setup(self, images, labels, kind, decay, folded, width, classes, dtype, weights):
+    def setup(
+        self, images, labels, kind, decay, folded, width, classes, dtype, weights, kept=False
+    ):
         self.images, labels = np.load(images), np.load(labels)
         spec = ModelSpec(ResNet26(width), make_options(kind, init="he_normal"))
         self.model, dtype = spec.build(classes), jnp.dtype(dtype)
         self.variables = initial_variables(spec, classes, seed=0)
         np.savez(weights, **trees.flatten(self.variables))
-        if decay is None:
+        self.steps = rows.EPOCHS if kept else 1  # that `self.step` takes
+        if kept:
+            self.step = on_features(
+                spec, self.variables, decay, self.images, labels, classes, dtype
+            )
+        elif decay is None:
             self.step = inferring(spec, self.variables, folded, self.images, classes, dtype)
         else:
             self.step = training(spec, self.variables, decay, self.images, labels, classes, dtype)
@@ -79,7 +113,7 @@ class Ours:
         return {"logits": found.tolist()}
 
     def run(self, n):
-        return {"seconds": worker.seconds(self.step, n)}
+        return {"seconds": [it / self.steps for it in worker.seconds(self.step, n)]}
 
     def peak(self):
         on_device = jax.devices()[0].memory_stats() or {}

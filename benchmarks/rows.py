@@ -13,14 +13,21 @@ TRAINING = {  # kind of adapter, and what is decayed otherwise than above; None 
     "linear": ("none", {"adapters": None, "norms": None}),
 }
 INFERENCE = {"backbone": "none", "parallel, unfolded": "parallel", "parallel, folded": "parallel"}
+KEPT, VIEWS, EPOCHS = "train linear, kept features", 8, 20  # views of an image, seen so often
 FOLDED = "infer parallel, folded"
 # Rows that are the very same computation as another, which is measured once.
 SAME = {"train finetune": "train scratch"}
-ROWS = (*(f"train {name}" for name in TRAINING), *(f"infer {name}" for name in INFERENCE))
+ROWS = (
+    *(f"train {name}" for name in TRAINING),
+    KEPT,
+    *(f"infer {name}" for name in INFERENCE),
+)
 
 
 def setup_of(row):
     """Return what a row asks of ours: kind of adapter, decay (None: inference), folded or not."""
+    if row == KEPT:
+        return {**setup_of("train linear"), "kept": True}
     job, name = row.split(" ", 1)
     if job == "infer":
         return {"kind": INFERENCE[name], "decay": None, "folded": row == FOLDED}

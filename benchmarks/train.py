@@ -8,9 +8,16 @@ of ours and one of the peer, in turn; the median, the least and the most. Images
 the same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer
 has its input ready. Both inherit the environment, and with it settings of the allocator.
 
+"train linear, kept features" is a training of 20 epochs on 8 views of each image, whose features
+are computed once: the time of a step has its share of that.
+
 Training from scratch computes finetuning's step: measured once, written as both. Each row has
 processes of its own; `peak_gib` is the most memory that one held on a CPU, libraries and
 compilation included, and the most that was allocated on a GPU.
+
+Before a row the machine has to be quiet; where others used more than a twentieth of it meanwhile
+(benchmarks/quiet.py), the row is measured again, three times at most. `others` is their share, and
+tables mark what was measured beside them.
 
 A row is written when it is measured. With `--only` and `--batches`, rows of the file with the same
 row, batch, dtype, size and width are replaced, and others stay.
@@ -24,14 +31,16 @@ from pathlib import Path
 import figures
 import machine
 import numpy as np
+import quiet
 import rows
 from worker import Worker
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = (
     *("row", "who", "variant", "batch", "images_per_second", "least", "most", "n"),
-    *("size", "width", "dtype", "device", "versions", "commit", "peak_gib"),
+    *("size", "width", "dtype", "device", "versions", "commit", "peak_gib", "others"),
 )
+TRIES = 3
 KEY = ("row", "who", "batch", "dtype", "size", "width")
 
 
@@ -104,10 +113,21 @@ def fastest(peers):
     return best
 
 
+def undisturbed(row, batch, folder, arguments):
+    """Return what `measured` does, from a quiet machine if there is one within some tries."""
+    for _ in range(TRIES):
+        quiet.wait()
+        lines = measured(row, batch, folder, arguments)
+        if not (disturbed := [line for line in lines if not figures.was_quiet(line)]):
+            break
+        print(f"{row}, batch {batch}: others used {disturbed[0]['others']} of the machine")
+    return lines
+
+
 def measured(row, batch, folder, arguments):
     """Return a line of ours and one of the peer, if there is one: steps taken in turn."""
     images, weights = rows.save_images(folder, batch, arguments.size), str(folder / "weights.npz")
-    variants = [] if row == rows.FOLDED else variants_of(arguments)
+    variants = [] if row in (rows.FOLDED, rows.KEPT) else variants_of(arguments)
     ours = Worker(sys.executable, "ours.py")
     peers = [Worker(arguments.peer, "peer_torch.py") for _ in variants]  # all start at once
     facts = set_up(ours, row, images, weights, arguments)
@@ -120,9 +140,11 @@ def measured(row, batch, folder, arguments):
         name = " ".join(key for key, value in variants[best].items() if value) or "plain"
         runs["PyTorch"] = (peers[best], name, f"torch {theirs['torch']}")
     seconds = {who: [] for who in runs}
+    watch = quiet.Watch([worker.pid for worker, *_ in runs.values()])
     for _ in range(arguments.repeats):
         for who, (worker, *_) in runs.items():
             seconds[who] += worker.ask("run", n=1)["seconds"]
+    others = watch.others()
     lines = []
     for who, (worker, variant, versions) in runs.items():
         median, least, most = figures.spread(batch / np.array(seconds[who]))
@@ -133,6 +155,7 @@ def measured(row, batch, folder, arguments):
                 **{"n": arguments.repeats, "size": arguments.size, "width": arguments.width},
                 **{"dtype": arguments.dtype, **facts, "versions": versions},
                 "peak_gib": f"{worker.ask('peak')['bytes'] / 2**30:.2f}",
+                "others": "" if others is None else f"{others:.2f}",
             }
         )
         worker.close()
@@ -167,7 +190,7 @@ def main():
             check_peer(folder, arguments)
         for batch in map(int, arguments.batches.split(",")):
             for row in arguments.only:
-                lines = measured(row, batch, folder, arguments)
+                lines = undisturbed(row, batch, folder, arguments)
                 for line in lines:
                     print(
                         "{row:26} {batch:5} {who:10} {images_per_second:>9} [{least}, {most}] "

@@ -26,6 +26,10 @@ class Worker:
         )
         self._script = script
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def ask(self, do, **request):
         self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
         self._process.stdin.flush()

@@ -119,7 +119,7 @@ def make_head_step(
     make_room()
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
-        return update(
+        new, measured = update(
             _Head,
             optimizer,
             labels,
@@ -131,6 +131,8 @@ def make_head_step(
             axis_name=AXIS,
             parts=parts,
         )
+        # The mean over devices rounds, even of values that are all the same.
+        return new.replace(batch_stats=state.batch_stats), measured
 
     return jax.pmap(
         step,
