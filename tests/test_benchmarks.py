@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -18,6 +19,7 @@ import blocks
 import chart
 import figures
 import machine
+import quiet
 import roofline
 import rows
 import tables
@@ -290,6 +292,36 @@ def test_every_file_and_table_is_shown():
     found = [mark for page in tables.PAGES for mark in tables.MARKS.findall(page.read_text())]
     assert {name for _, name, *_ in found} == set(blocks.BLOCKS)
     assert {file for *_, files, _ in found for file in files.split()} >= set(CSVS)
+
+
+@pytest.mark.skipif(not quiet.STAT.is_file(), reason="only Linux counts what processes use")
+def test_work_of_others_is_seen_and_ours_is_not():
+    """Half a second of a core: of this process, of one that is named, and of one that is not."""
+    busy = [sys.executable, "-c", "while True: pass"]
+    other = subprocess.Popen(busy)
+    try:
+        theirs, ours = quiet.Watch(), quiet.Watch([other.pid])
+        time.sleep(1.0)
+        shares = theirs.others(), ours.others()
+    finally:
+        other.kill()
+        other.wait()
+    # Other tests may run beside this one: they are in both shares.
+    assert shares[0] - shares[1] > 0.3 / os.cpu_count()
+    watch, start = quiet.Watch(), time.process_time()
+    while time.process_time() < start + 0.5:
+        pass
+    assert 0 <= watch.others() <= 1
+
+
+def test_a_disturbed_row_is_marked(tmp_path):
+    facts = {"n": "10", "peak_gib": "1.50", "versions": "jax 0.12", "variant": ""}
+    rows_of = [line("train parallel", **facts, others=others) for others in ("", "0.02", "0.30")]
+    assert [figures.was_quiet(row) for row in rows_of] == [True, True, False]
+    assert "†" not in blocks.train(rows_of[:2])
+    drawn = blocks.train(rows_of[2:])
+    assert "40.0 [30.0, 45.0] †" in drawn
+    assert "other processes used more than a twentieth" in drawn
 
 
 def test_the_picture_is_of_the_files():

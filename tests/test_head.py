@@ -15,7 +15,7 @@ from test_fit import images as images
 import radapt_jax as rj
 from radapt_jax.data.arrays import load_arrays
 from radapt_jax.data.pixels import HostPixels
-from radapt_jax.data.views import kept_views, train_positions
+from radapt_jax.data.views import eval_views, kept_views, train_positions
 from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.family.start import start_variables
 from radapt_jax.train import head
@@ -150,3 +150,23 @@ def test_what_does_not_go_with_it_is_refused(family, images):
     taught = dataclasses.replace(job, teacher=Teacher(job.data.domain, job.spec, job.variables))
     with pytest.raises(ValueError, match="digits: found views 3 and a teacher; expected 0"):
         head.HeadAlone([taught], [job.start()], jax.devices()[:1])
+
+
+def test_kept_views_are_those_of_the_image(family, images):
+    """The first is the centre; the others do not depend on which images are asked for at once."""
+    data = job_of(family, images).data
+    split, domain = data.splits["train"], data.domain
+    every, few = np.arange(len(split)), np.array([7, 3])
+    chex.assert_trees_all_equal(
+        kept_views(split, domain, few, 0, 0), eval_views(split, domain, few)
+    )
+    whole = [kept_views(split, domain, every, 0, number) for number in (1, 2)]
+    for number, view in enumerate(whole, start=1):
+        part = kept_views(split, domain, few, 0, number)
+        for found, of_all in zip(part, view, strict=True):
+            np.testing.assert_array_equal(found, of_all[few])
+        assert set(np.unique(view.starts)) == {0, 1, 2}  # windows of 16 in 18 pixels
+        assert 20 < view.flips.sum() < 60
+    assert (whole[0].starts != whole[1].starts).any()
+    other = kept_views(split, domain, every, 1, 1)
+    assert (whole[0].starts != other.starts).any()
