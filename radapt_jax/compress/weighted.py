@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse.linalg import LinearOperator, cg
 
 from radapt_jax.compress.moments import Moments
 from radapt_jax.compress.svd import Factors, Matrices, joint_svd
@@ -190,6 +189,8 @@ class Problem(NamedTuple):
 
         def left_of(beta: np.ndarray) -> np.ndarray:
             return (self.inputs @ beta.reshape(start.shape) @ right).sum(0).reshape(-1)
+
+        from scipy.sparse.linalg import LinearOperator, cg  # every start would wait for it
 
         size = start.size
         wanted = (self.inputs @ self.alphas @ weighed).sum(0).reshape(-1)
