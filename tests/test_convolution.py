@@ -96,6 +96,29 @@ def test_derivatives_at_evaluation_are_those_of_training(height, width, stride, 
         chex.assert_trees_all_close(change, swapped(gradient), atol=1e-12)
 
 
+def test_large_batches_are_computed_by_parts(monkeypatch):
+    """Of 32 images, and a last one of fewer; values and gradients are those of the whole."""
+    calls, direct = [], conv._direct
+    monkeypatch.setattr(conv, "LARGE", 70 * 6 * 6 * 4 * 8)
+
+    def counted(x, kernel, stride=1):
+        calls.append(len(x))
+        return direct(x, kernel, stride)
+
+    with jax.enable_x64(True):
+        stream = np.random.default_rng(0)
+        x, kernel = stream.normal(size=(70, 6, 6, 4)), stream.normal(size=(3, 3, 4, 4))
+        expected = plain(jnp.asarray(x), jnp.asarray(kernel), 1)
+        monkeypatch.setattr(conv, "_direct", counted)
+        convolve(jnp.asarray(x[:-1]), jnp.asarray(kernel), 1)
+        assert calls == [69]  # it is small enough
+        y, pull = jax.vjp(lambda *at: convolve(*at, 1), jnp.asarray(x), jnp.asarray(kernel))
+        assert {32, 6} <= set(calls)
+        np.testing.assert_allclose(y, expected, atol=1e-12)
+        _, other = jax.vjp(lambda *at: plain(*at, 1), jnp.asarray(x), jnp.asarray(kernel))
+        chex.assert_trees_all_close(pull(y), other(y), atol=1e-9)
+
+
 def test_winograd_loses_few_digits_in_float32():
     stream = np.random.default_rng(0)
     x = stream.normal(size=(2, 8, 8, 128))

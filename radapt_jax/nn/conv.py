@@ -25,8 +25,9 @@ Filter = Float[Array, "3 3 c d"]
 # Where F(2x2, 3x3) pays on a CPU: fewest channels, and fewest tiles of 2x2 pixels in a batch.
 CHANNELS = 128
 TILES = 512
-# On a CPU, filter gradients are taken over this many images at a time, in at most this many parts.
-IMAGES, PARTS = 32, 8
+# On a CPU, filter gradients are taken over this many images at a time, in at most this many parts,
+# and so are other convolutions whose input takes as many bytes as no cache holds.
+IMAGES, PARTS, LARGE = 32, 8, 2**24
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
@@ -90,9 +91,21 @@ def _unit_stride(x: Image, kernel: Filter) -> Image:
     known = isinstance(batch, int)  # symbolic in an exported program
     many = known and batch * -(-height // 2) * -(-width // 2) >= TILES
     precise = x.dtype in (jnp.float32, jnp.float64)  # bfloat16 would lose too many digits
-    if not many or not precise or min(kernel.shape[2:]) < CHANNELS:
-        return _direct(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=_direct)
+    if many and precise and min(kernel.shape[2:]) >= CHANNELS:
+        return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=_direct)
+    if known and batch > IMAGES and x.size * x.dtype.itemsize >= LARGE:
+        return jax.lax.platform_dependent(x, kernel, cpu=_by_parts, default=_direct)
+    return _direct(x, kernel)
+
+
+def _by_parts(x: Image, kernel: Filter) -> Image:
+    return jnp.concatenate([_direct(x[part], kernel) for part in _parts(x)])
+
+
+def _parts(x: Image) -> list[slice]:
+    """Return the parts of a batch that are computed one after another on a CPU."""
+    size = max(IMAGES, -(-len(x) // PARTS))
+    return [slice(start, start + size) for start in range(0, len(x), size)]
 
 
 def winograd(x: Image, kernel: Filter) -> Image:
@@ -186,9 +199,7 @@ def _filter_gradient(x: Image, gradient: Image, stride: int, kernel: Filter) -> 
         return jax.linear_transpose(lambda it: _direct(x, it, stride), kernel)(gradient)[0]
 
     def by_parts(x: Image, gradient: Image) -> Filter:
-        size = max(IMAGES, -(-len(x) // PARTS))
-        starts = range(0, len(x), size)
-        parts = [whole(x[start : start + size], gradient[start : start + size]) for start in starts]
+        parts = [whole(x[part], gradient[part]) for part in _parts(x)]
         return sum(parts[1:], parts[0])
 
     if len(x) <= IMAGES:
