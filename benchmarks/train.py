@@ -3,8 +3,9 @@
     python benchmarks/train.py --peer PYTHON
 
 PYTHON is an interpreter that has PyTorch (it may be this one); without it ours is measured alone.
-Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` rounds of one step
-of ours and one of the peer, in turn; the median, the least and the most. Images are uniform noise,
+Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` rounds of two steps
+of ours and two of the peer, in turn; of the second ones, the median, the least and the most. A turn
+begins after a pause, since the threads of the one before may still spin. Images are uniform noise,
 the same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer
 has its input ready. Both inherit the environment, and with it settings of the allocator.
 
@@ -26,6 +27,7 @@ row, batch, dtype, size and width are replaced, and others stay.
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import figures
@@ -41,6 +43,7 @@ COLUMNS = (
     *("size", "width", "dtype", "device", "versions", "commit", "peak_gib", "others"),
 )
 TRIES = 3
+PAUSE = 0.3  # seconds before a turn: PyTorch's threads spin for 0.2 after theirs
 KEY = ("row", "who", "batch", "dtype", "size", "width")
 
 
@@ -143,7 +146,8 @@ def measured(row, batch, folder, arguments):
     watch = quiet.Watch([worker.pid for worker, *_ in runs.values()])
     for _ in range(arguments.repeats):
         for who, (worker, *_) in runs.items():
-            seconds[who] += worker.ask("run", n=1)["seconds"]
+            time.sleep(PAUSE)
+            seconds[who] += worker.ask("run", n=2)["seconds"][1:]
     others = watch.others()
     lines = []
     for who, (worker, variant, versions) in runs.items():
