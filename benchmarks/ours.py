@@ -112,8 +112,8 @@ class Ours:
             )
         return {"logits": found.tolist()}
 
-    def run(self, n):
-        return {"seconds": [it / self.steps for it in worker.seconds(self.step, n)]}
+    def run(self, n, warm=0.0):
+        return {"seconds": [it / self.steps for it in worker.seconds(self.step, n, warm)]}
 
     def peak(self):
         on_device = jax.devices()[0].memory_stats() or {}

@@ -160,7 +160,7 @@ class Peer:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
-    def run(self, n):
+    def run(self, n, warm=0.0):
         return {"seconds": worker.seconds(self.synchronised_step, n)}
 
     def peak(self):

@@ -3,9 +3,11 @@
     python benchmarks/train.py --peer PYTHON
 
 PYTHON is an interpreter that has PyTorch (it may be this one); without it ours is measured alone.
-Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` rounds of two steps
-of ours and two of the peer, in turn; of the second ones, the median, the least and the most. A turn
-begins after a pause, since the threads of the one before may still spin. Images are uniform noise,
+Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` turns of ours and of
+the peer; the median, the least and the most. In a turn a step counts after others of 0.4 seconds:
+PyTorch's threads still spin for 0.2 after their turn, and cores that rested need some time to get
+up to speed (a forward pass of a small network takes twice as long after a pause of 0.3 seconds).
+Images are uniform noise,
 the same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer
 has its input ready. Both inherit the environment, and with it settings of the allocator.
 
@@ -27,7 +29,6 @@ row, batch, dtype, size and width are replaced, and others stay.
 import argparse
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import figures
@@ -43,7 +44,7 @@ COLUMNS = (
     *("size", "width", "dtype", "device", "versions", "commit", "peak_gib", "others"),
 )
 TRIES = 3
-PAUSE = 0.3  # seconds before a turn: PyTorch's threads spin for 0.2 after theirs
+WARM = 0.4  # seconds of steps before the one that counts
 KEY = ("row", "who", "batch", "dtype", "size", "width")
 
 
@@ -146,8 +147,7 @@ def measured(row, batch, folder, arguments):
     watch = quiet.Watch([worker.pid for worker, *_ in runs.values()])
     for _ in range(arguments.repeats):
         for who, (worker, *_) in runs.items():
-            time.sleep(PAUSE)
-            seconds[who] += worker.ask("run", n=2)["seconds"][1:]
+            seconds[who] += worker.ask("run", n=1, warm=WARM)["seconds"]
     others = watch.others()
     lines = []
     for who, (worker, variant, versions) in runs.items():
