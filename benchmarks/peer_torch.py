@@ -161,7 +161,7 @@ class Peer:
             torch.cuda.synchronize()
 
     def run(self, n, warm=0.0):
-        return {"seconds": worker.seconds(self.synchronised_step, n)}
+        return {"seconds": worker.seconds(self.synchronised_step, n, warm)}
 
     def peak(self):
         on_gpu = torch.cuda.is_available()
