@@ -4,9 +4,9 @@
 
 PYTHON is an interpreter that has PyTorch (it may be this one); without it ours is measured alone.
 Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats` turns of ours and
-of the peer; the median, the least and the most. In a turn a step counts after others of 0.4 seconds:
-PyTorch's threads still spin for 0.2 after their turn, and cores that rested need some time to get
-up to speed (a forward pass of a small network takes twice as long after a pause of 0.3 seconds).
+of the peer; the median, the least and the most. In a turn a step counts after others of 0.4 s:
+PyTorch's threads still spin for 0.2 s after their turn, and cores that rested need some time to get
+up to speed (a forward pass of a small network takes twice as long after a pause of 0.3 s).
 Images are uniform noise,
 the same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer
 has its input ready. Both inherit the environment, and with it settings of the allocator.
