@@ -28,12 +28,17 @@ from radapt_jax.train.step import TrainState
 from radapt_jax.utils import trees
 
 
-def training(spec, variables, decay, images, labels, classes, dtype):
-    """Return a function that takes one training step and waits for it."""
+def begun(spec, variables, decay):
+    """Return labels, optimiser and state of a training, and the device that it is on."""
     names = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay, spec.kind)
     optimizer = optim.make_optimizer(names, decay, 1e-4)
     devices = jax.devices()[:1]
-    state = TrainState.create(variables, optimizer, devices)
+    return names, optimizer, TrainState.create(variables, optimizer, devices), devices
+
+
+def training(spec, variables, decay, images, labels, classes, dtype):
+    """Return a function that takes one training step and waits for it."""
+    names, optimizer, state, devices = begun(spec, variables, decay)
     facts, size = DECATHLON["cifar100"], images.shape[1]
     domain = Domain("noise", tuple(map(str, range(classes))), facts.mean, facts.std, size=size)
     step = make_train_step(spec, domain, optimizer, names, devices=devices, dtype=dtype)
@@ -50,10 +55,7 @@ def training(spec, variables, decay, images, labels, classes, dtype):
 
 def on_features(spec, variables, decay, images, labels, classes, dtype):
     """Return a function that trains a head for so many epochs on one batch, and waits for it."""
-    names = optim.labels({key: variables[key] for key in ("params", "adapters")}, decay, spec.kind)
-    optimizer = optim.make_optimizer(names, decay, 1e-4)
-    devices = jax.devices()[:1]
-    state = TrainState.create(variables, optimizer, devices)
+    names, optimizer, state, devices = begun(spec, variables, decay)
     step = make_head_step(optimizer, names, devices=devices)
     own = jax.device_put(through_head(variables))
     model = spec.build(own["adapters"]["head"]["kernel"].shape[0], dtype=dtype)

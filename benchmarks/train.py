@@ -7,9 +7,9 @@ Each row: warm-up, of which the peer's fastest variant goes on, then `--repeats`
 of the peer; the median, the least and the most. In a turn a step counts after others of 0.4 s:
 PyTorch's threads still spin for 0.2 s after their turn, and cores that rested need some time to get
 up to speed (a forward pass of a small network takes twice as long after a pause of 0.3 s).
-Images are uniform noise,
-the same for both. Ours includes the transfer, mirroring and normalising of uint8 images; the peer
-has its input ready. Both inherit the environment, and with it settings of the allocator.
+Images are uniform noise, the same for both. Ours includes the transfer, mirroring and normalising
+of uint8 images; the peer has its input ready. Both inherit the environment, and with it settings of
+the allocator.
 
 "train linear, kept features" is a training of 20 epochs on 8 views of each image, whose features
 are computed once: the time of a step has its share of that.

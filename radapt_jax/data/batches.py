@@ -8,7 +8,7 @@ of its own devices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ def eval_batches(
     devices: int,
     crops: int = 1,
     host: tuple[int, int] = (0, 1),
+    see: Callable[[np.ndarray], Views] | None = None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yield batches of every image once, in order, each with its count of real images.
 
@@ -71,6 +72,7 @@ def eval_batches(
       devices: how many there are, over all processes.
       crops: views of each image; see `views.eval_views`.
       host: see `rows`.
+      see: gives other views of the images at some positions.
 
     Raises:
       ValueError: another number of crops than 1, 5 or 10.
@@ -79,7 +81,7 @@ def eval_batches(
     for start in range(0, length, batch_size):
         real = np.arange(start, min(start + batch_size, length))
         chosen = np.pad(real, (0, batch_size - len(real)), mode="edge")[mine.reshape(-1)]
-        views = eval_views(pixels.split, domain, chosen, crops)
+        views = see(chosen) if see else eval_views(pixels.split, domain, chosen, crops)
         batch = {**pixels.cut(views), "label": pixels.split.targets[chosen]}
         yield len(real), _by_device(batch, len(mine))
 

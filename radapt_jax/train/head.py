@@ -6,8 +6,8 @@ alone. Some views of every image go through the network in evaluation; then a st
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -93,16 +93,15 @@ def kept_features(
     pixels = pixels_of(job, "train", devices)
     channels = variables["adapters"]["head"]["kernel"].shape[0]
     model = job.spec.served().build(channels, dtype=options.compute_dtype)
-    own, every = jax.device_put(through_head(variables)), np.arange(len(pixels.split))
+    own = jax.device_put(through_head(variables))
     for number in range(options.views if views_differ(domain) else 1):
+        see = functools.partial(kept_views, pixels.split, domain, seed=options.seed, number=number)
         found = []
-        for start in range(0, len(every), options.batch_size):
-            real = every[start : start + options.batch_size]
-            padded = np.pad(real, (0, options.batch_size - len(real)), mode="edge")
-            batch: Any = pixels.cut(kept_views(pixels.split, domain, padded, options.seed, number))
+        for real, batch in batches.eval_batches(pixels, domain, options.batch_size, 1, see=see):
+            fed = {name: array[0] for name, array in batch.items()}
             images = augment.network_input(
-                batch, domain.mean, domain.std, pixels.resident, domain.size
+                fed, domain.mean, domain.std, pixels.resident, domain.size
             )
             rows = features(model, own, images, domain.mean, domain.std)
-            found.append(np.asarray(rows, np.float32)[: len(real)])
+            found.append(np.asarray(rows, np.float32)[:real])
         yield np.concatenate(found)

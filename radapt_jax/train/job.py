@@ -109,13 +109,16 @@ class Job:
         )
 
     def start(self) -> TrainState:
-        """Return the state before the first step, in NumPy; with settled statistics for views."""
-        variables = dict(self.variables)
-        if self.options.views and trees.flatten(variables["batch_stats"]):
-            split = self.data.splits["train"]
-            found = batch_statistics(self.spec, self.data.domain, variables, split)
-            variables["batch_stats"] = found
-        return TrainState.on_host(variables, self.optimizer())
+        """Return the state before the first step, in NumPy."""
+        return TrainState.on_host(self.variables, self.optimizer())
+
+    def settled(self, state: TrainState) -> TrainState:
+        """Return a first state with the norm statistics of the domain, where views are kept."""
+        if not self.options.views or not trees.flatten(state.batch_stats):
+            return state
+        split = self.data.splits["train"]
+        stats = batch_statistics(self.spec, self.data.domain, state.variables, split)
+        return state.replace(batch_stats=stats)
 
     def member(
         self, variables: Variables, results: Mapping[str, float], *, shares: bool = False

@@ -115,7 +115,7 @@ class Progress:
         """Take up the latest checkpoint; without one, the start of process 0."""
         start, latest = self._start or self.job.start(), self._checkpoints.latest
         if latest is None:
-            self.state = distributed.by_main(lambda: start)
+            self.state = distributed.by_main(lambda: self.job.settled(start))
         else:
             self.state = self._checkpoints.load(latest, start)
         self._meter = Meter(self.index, self._checkpoints.measured(latest))
