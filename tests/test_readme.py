@@ -1,4 +1,4 @@
-"""Every command and every example of the README, run from a directory like a fresh clone."""
+"""Every command and example of README and guides, run from a directory like a fresh clone."""
 
 import os
 import re
@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+import radapt_jax
 from radapt_jax.data.sources.embedded import open_embedded
 
 README = (ROOT / "README.md").read_text()
@@ -27,13 +28,31 @@ LESS = (
 
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+GUIDES = (
+    "quickstart",
+    "tutorial",
+    "train",
+    "domains",
+    "python",
+    "serve",
+)  # pages that need a clone
+TUTORIAL = (ROOT / "examples" / "tutorial.py").read_text()
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, page=""):
+    """Return the blocks of a language in a guide, or in the README."""
+    text = (ROOT / "docs" / f"{page}.md").read_text() if page else README
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.strip().splitlines()]
+COMMANDS = list(
+    dict.fromkeys(
+        line
+        for page in ("", *GUIDES)
+        for block in blocks("bash", page)
+        for line in block.strip().splitlines()
+    )
+)
 
 
 def save_images(folder, name):
@@ -76,6 +95,14 @@ def run(clone, arguments):
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def imagenet(clone):
+    """A clone with ImageNet's weights in runs/imagenet, as the README's command puts them there."""
+    (command,) = [it for it in COMMANDS if it.startswith("radapt import efficientnet")]
+    run(clone, ["-m", "radapt_jax", *shlex.split(command)[1:]])
+    return clone
+
+
 def test_all_commands_are_known():
     assert len(COMMANDS) >= 9
     scripts = ("train.py ", "eval.py ", "examples/", "benchmarks/serve.py")
@@ -91,8 +118,6 @@ def test_commands_in_order(clone):
             continue
         arguments = shlex.split(command)[1:]
         if arguments[0] == "train.py":
-            if "decathlon_like.py:scratch" in command:  # its workdirs have the names of others
-                shutil.rmtree(clone / "runs")
             arguments += [*LESS, f"--config.data.cache={clone / 'cache'}"]
         else:
             arguments += ["--cache", str(clone / "cache")]
@@ -100,13 +125,14 @@ def test_commands_in_order(clone):
 
 
 def test_example_on_a_quickstart_family(clone):
-    """The Makefile's quickstart, shortened, then the README's Python example on its result."""
+    """The Makefile's quickstart, shortened, then the guides' Python examples on its result."""
     assert len(QUICKSTART) == 3
     for command in QUICKSTART:
         command = command.replace("\\\n", " ").replace("$(QUICK)", "runs/quickstart")
         if ":linear" not in command:
             run(clone, [*shlex.split(command), *LESS, f"--config.data.cache={clone / 'cache'}"])
-    _, swap, restore, fit, _ = blocks("python")
+    [swap], [restore] = blocks("python", "quickstart"), blocks("python", "train")
+    fit, _ = blocks("python", "python")
     assert max(len(swap.strip().splitlines()), len(fit.strip().splitlines())) <= 16
     printed = run(clone, ["-c", swap])
     assert [line.split()[0] for line in printed.splitlines()] == ["digits", "surfaces"]
@@ -122,19 +148,31 @@ def test_example_on_a_quickstart_family(clone):
             assert run(clone, ["-m", "radapt_jax", *arguments]), command
 
 
-def test_a_network_that_is_already_trained(clone):
+def test_a_network_that_is_already_trained(imagenet):
     """With the weights of the package, on fewer steps."""
-    trained, *_ = blocks("python")
-    (command,) = [it for it in COMMANDS if it.startswith("radapt import efficientnet")]
-    run(clone, ["-m", "radapt_jax", *shlex.split(command)[1:]])
-    cat, scores = run(clone, ["-c", trained.replace("steps=30", "steps=2")]).splitlines()
+    (trained,) = blocks("python")
+    cat, scores = run(imagenet, ["-c", trained.replace("steps=30", "steps=2")]).splitlines()
     assert cat == "tiger cat"
     assert "count=48" in scores
 
 
+def test_the_tutorial(imagenet):
+    """Its page tells the script, block by block, and what it prints; on fewer steps."""
+    script = "\n".join(block.strip("\n") + "\n" for block in blocks("python", "tutorial"))
+    assert TUTORIAL.endswith(f'"""\n\n{script}')
+    (imagenet / "less.py").write_text(TUTORIAL.replace('"steps": 100', '"steps": 2'))
+    printed = run(imagenet, ["less.py"]).splitlines()
+    (told,) = blocks("text", "tutorial")
+    expected = told.strip().splitlines()
+    assert [re.sub(r"[\d.]+", "", line.split(" ->")[0]) for line in printed[:8]] == [
+        re.sub(r"[\d.]+", "", line.split(" ->")[0]) for line in expected[:8]
+    ]
+    assert printed[-4:] == expected[-4:]  # why the file is refused
+
+
 def test_a_network_of_ones_own(clone):
-    """The README's example and the longer one, both on fewer steps."""
-    *_, own = blocks("python")
+    """The guide's example and the longer one, both on fewer steps."""
+    _, own = blocks("python", "python")
     own = own.replace("steps=100", "steps=2, batch_size=8")
     assert run(clone, ["-c", own]).splitlines()[-1] == "(2, 3)"
     (command,) = [command for command in COMMANDS if "own_network" in command]
@@ -153,6 +191,16 @@ def test_benchmark_runs(clone):
     assert "mixed batch" in run(clone, [*shlex.split(command)[1:], *less])
     lines = (clone / "benchmarks" / "serve.csv").read_text().splitlines()
     assert len(lines) > 20
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < 200
+
+
+def test_the_api_is_whole():
+    told = (ROOT / "docs" / "api.md").read_text().split()
+    public = set(radapt_jax.__all__) - {"DECATHLON", "__version__"}
+    assert {f"radapt_jax.{name}" for name in public} <= set(told)
 
 
 def test_nothing_is_left_to_fill_in():
@@ -174,5 +222,6 @@ def test_what_the_docs_name_is_there(page):
     commands = re.findall(r"^python (?:train|eval)\.py (.*)$", text, re.MULTILINE)
     for flag in re.findall(r"--(\w+) ", " ".join(commands)):
         assert f'"{flag}"' in flags, flag
-    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(example, page.name, "exec"), {})
+    if page.stem not in GUIDES:
+        for example in blocks("python", page.stem):
+            exec(compile(example, page.name, "exec"), {})
