@@ -92,6 +92,7 @@ def get_config() -> config_dict.ConfigDict:
     config.train.steps = 0  # if above 0, instead of epochs
     config.train.evals = 20  # evaluations (and checkpoints) in a run
     config.train.label_smoothing = 0.0  # in [0, 1)
+    config.train.mixup = 0.0  # images are mixed by shares of Beta(mixup, mixup); 0: they are not
     config.train.sync_norm = False  # batch statistics over all devices, not for each device
     config.train.views = 0  # linear: kept views of an image; 0: new ones through the network
     config.train.log_every = 50  # steps

@@ -1,0 +1,105 @@
+"""Draws mean top-1 over nine domains against parameters, of the study: docs/study.png.
+
+    python benchmarks/study/picture.py
+
+A point is a method, its line the standard deviation over seeds; the main ones are named. The
+picture's "Source" is the digest of the rows it was drawn from.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import figures
+import numpy as np
+from machine import ROOT
+from matplotlib.figure import Figure
+from study_blocks import HEADLINE, SHARE, means, parameters, whole
+
+# Of the palette of Okabe and Ito, with a mark each: told apart by the colour-blind and in grey.
+GROUPS = {
+    "no adapters": (("linear", "norm", "finetune", "scratch"), "#000000", "s"),
+    "made smaller": (("joint", "by domain", "parallel, int"), "#009E73", "v"),
+    "parallel adapters": (("parallel",), "#0072B2", "o"),
+    "others": ((), "#E69F00", "D"),
+}
+PLACED = ("parallel, early", "parallel, mid", "parallel, late")
+NAMED = (*HEADLINE, "finetune, rate 0.01", "scratch", *PLACED)  # the table has the others
+NEAR, CLOSE = 1.07, 1.0  # points of one place: how far apart, as a factor and in percent
+GAP = 1.035  # from a point to its name, as a factor
+
+
+def draw(rows, path):
+    """Draw rows of study.csv to a file."""
+    found = whole(rows)
+    points = {
+        name: (parameters(seeds), means(seeds))
+        for name, seeds in found.items()
+        if not SHARE.fullmatch(name)
+    }
+    figure = Figure(figsize=(8.6, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for group, (_, colour, mark) in GROUPS.items():
+        names = [name for name in points if _group(name) == group]
+        if names:
+            across = [points[name][0] for name in names]
+            up = [points[name][1].mean() for name in names]
+            spread = [
+                np.std(points[name][1], ddof=1) if len(points[name][1]) > 1 else 0 for name in names
+            ]
+            axes.errorbar(across, up, spread, fmt=mark, color=colour, label=group, capsize=2, ms=6)
+    axes.set(xscale="log", ylabel="top-1, mean over nine domains, %")
+    axes.set_xlabel("parameters of the backbone and nine domains, in backbones (heads apart)")
+    ticks = [1, 1.1, 1.25, 1.5, 2, 3, 5, 10]
+    axes.set_xticks(ticks, [f"{it:g}" for it in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(0.97, 14)
+    axes.grid(color="0.9", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    named = {name: points[name] for name in NAMED if name in points}
+    _label(axes, {name: (across, up.mean()) for name, (across, up) in named.items()})
+    figure.savefig(path, dpi=130, metadata={"Source": figures.digest(rows)})
+
+
+def _group(name):
+    starts = ((group, start) for group, (names, *_) in GROUPS.items() for start in names)
+    return next((group for group, start in starts if name.startswith(start)), "others")
+
+
+def _short(name):
+    return name.removeprefix("parallel, ") if name in PLACED else name
+
+
+def _label(axes, points):
+    """Write the names of points beside them, those of one place below one another."""
+    places = []  # of names, from left to right
+    for name, (across, up) in sorted(points.items(), key=lambda it: it[1]):
+        last = places[-1] if places else None
+        if last and across / last[0][1] < NEAR and abs(up - last[0][2]) < CLOSE:
+            last.append((name, across, up))
+        else:
+            places.append([(name, across, up)])
+    for found in places:
+        names = [_short(name) for name, _, up in sorted(found, key=lambda it: -it[2])]
+        left = 1.2 < found[0][1] < 2  # where there is more room
+        edge = found[0][1] / GAP if left else found[-1][1] * GAP
+        height = np.mean([up for *_, up in found])
+        side = "right" if left else "left"
+        axes.annotate("\n".join(names), (edge, height), ha=side, va="center", fontsize=8)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", type=Path, default=ROOT / "benchmarks" / "study.csv")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "study.png")
+    arguments = parser.parse_args()
+    draw(figures.read(arguments.study), arguments.out)
+    print(f"Written to {arguments.out}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The tables of the study of every method on nine domains (study/run.py)."""
+
+import re
+
+import numpy as np
+from cells import interval, mean_and_std, table
+from study.parts import METHODS
+from trained_runs import DOMAINS, SOURCE
+
+from radapt_jax.decathlon.score import points_of
+
+BASELINE, AGAINST = "finetune", ("finetune", "parallel")
+HEADLINE = (
+    *("linear", "norm", "joint, K = C/2", "parallel, int4", "parallel", "series off the shelf"),
+    "finetune",
+)
+SHARE = re.compile(r"(.+), (\d+) % of the images")
+
+
+def study(lines):
+    """Each method: its mean top-1 over domains, alone and against others, and what it takes.
+
+    Differences are paired by domain and seed; the interval is that of their mean over domains.
+    """
+    found = whole(lines)
+    rows = [_row(found, name) for name in found if not SHARE.fullmatch(name)]
+    return table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def study_headline(lines):
+    """The same of a few methods, in short."""
+    found, columns = whole(lines), ("method", "n", "top-1", "- finetune", "parameters in all")
+    rows = [_row(found, name) for name in HEADLINE if name in found]
+    return table(list(columns), [[row[it] for it in columns] for row in rows])
+
+
+def study_by_domain(lines):
+    """Test top-1 of each method on each domain."""
+    found = whole(lines)
+    return table(
+        ["method", *DOMAINS],
+        [
+            [name, *(mean_and_std(top1(found[name], it)) for it in DOMAINS)]
+            for name in found
+            if not SHARE.fullmatch(name)
+        ],
+    )
+
+
+def study_of_shares(lines):
+    """Mean top-1 by method and share of the training images."""
+    found, by_method = whole(lines), {}
+    for name in found:
+        if share := SHARE.fullmatch(name):
+            by_method.setdefault(share[1], {})[int(share[2])] = means(found[name])
+    for name, shares in by_method.items():
+        if name in found:
+            shares[100] = means(found[name])
+    if not by_method:
+        return "Not measured yet."
+    shares = sorted({it for method in by_method.values() for it in method})
+    return table(
+        ["method", *(f"{it} %" for it in shares)],
+        [
+            [name, *(mean_and_std(method[it]) if it in method else "" for it in shares)]
+            for name, method in by_method.items()
+        ],
+    )
+
+
+def study_original(lines, theirs):
+    """Ours beside the original's network, on the domains and methods that it was trained on."""
+    found = whole(lines, {row["domain"] for row in theirs})
+    domains = list(dict.fromkeys(row["domain"] for row in theirs))
+    cells = []
+    for method in dict.fromkeys(row["method"] for row in theirs):
+        known = {it["domain"]: float(it["test_top1"]) for it in theirs if it["method"] == method}
+        cells.append([f"{method}, PyTorch", *(f"{known[it]:.1f}" for it in domains)])
+        if method in found:
+            ours = (mean_and_std(top1(found[method], it)) for it in domains)
+            cells.append([f"{method}, ours", *ours])
+    return table(["", *domains], cells)
+
+
+def study_recipes(lines):
+    """Mean validation top-1 of changes of the recipe, and the difference to the recipe itself."""
+    by_change = {}
+    for row in lines:
+        seeds = by_change.setdefault(row["change"], {}).setdefault(row["domain"], [])
+        seeds.append(float(row["val_top1"]))
+    averages = {
+        change: {domain: np.mean(seeds) for domain, seeds in found.items()}
+        for change, found in by_change.items()
+    }
+    base, cells = averages["none"], []
+    for change, found in sorted(averages.items(), key=lambda it: -np.mean([*it[1].values()])):
+        more = [found[domain] - base[domain] for domain in DOMAINS]
+        said = "" if change == "none" else interval(more)
+        name = "the paper's recipe" if change == "none" else change
+        cells.append(
+            [name, f"{np.mean([*found.values()]):.1f}", said, *(f"{it:+.1f}" for it in more)]
+        )
+    return table(["change", "top-1", "- the paper's recipe", *DOMAINS], cells)
+
+
+def whole(lines, domains=DOMAINS):
+    """Return rows by method, seed and domain, of seeds that have all domains."""
+    found = {name: {} for name in METHODS}
+    for row in lines:
+        found[row["method"]].setdefault(row["seed"], {})[row["domain"]] = row
+    found = {
+        name: {seed: rows for seed, rows in seeds.items() if set(domains) <= set(rows)}
+        for name, seeds in found.items()
+    }
+    return {name: seeds for name, seeds in found.items() if seeds}
+
+
+def top1(seeds, domain):
+    """Return top-1 of a domain by seed."""
+    return np.array([float(rows[domain]["test_top1"]) for rows in seeds.values()])
+
+
+def means(seeds):
+    """Return the mean top-1 over domains by seed."""
+    return np.mean([top1(seeds, it) for it in DOMAINS], axis=0)
+
+
+def differences(found, name, other):
+    """Return by domain what one method has above another, the mean over seeds that both have."""
+    both = found[name].keys() & found[other].keys()
+    ours, theirs = ({seed: found[it][seed] for seed in sorted(both)} for it in (name, other))
+    return [np.mean(top1(ours, it) - top1(theirs, it)) for it in DOMAINS] if both else []
+
+
+def _row(found, name):
+    """Return the cells of a method by column."""
+    seeds = found[name]
+    rows = [it[domain] for it in seeds.values() for domain in DOMAINS]
+    sizes = [int(row["bytes"]) for row in rows if row["bytes"]]
+    minutes = sum(float(row["minutes"]) for row in rows) / len(seeds)
+    return {
+        **{"method": name, "n": str(len(seeds)), "top-1": mean_and_std(means(seeds))},
+        **{f"- {it}": _difference(found, name, it) for it in AGAINST},
+        **{"score": _score(found, name), "parameters in all": f"{parameters(seeds):.2f}x"},
+        "kB of a file": f"{np.mean(sizes) / 1000:,.0f}" if sizes else "",
+        "minutes": f"{minutes:.0f}",
+    }
+
+
+def _difference(found, name, other):
+    paired = differences(found, name, other) if other in found and name != other else []
+    return interval(paired) if paired else ""
+
+
+def _score(found, name):
+    """Return the decathlon's score, by the mean errors; E_max is twice finetuning's here."""
+    if BASELINE not in found:
+        return ""
+    domains = [it for it in (*DOMAINS, SOURCE) if it in next(iter(found[name].values()))]
+    errors, most = (
+        [100 - np.mean(top1(found[it], domain)) for domain in domains] for it in (name, BASELINE)
+    )
+    points = (points_of(ours, 2 * base) for ours, base in zip(errors, most, strict=True))
+    return f"{sum(points):,.0f}"
+
+
+def parameters(seeds):
+    """Return the parameters of backbone and nine domains over the backbone's, heads apart.
+
+    What domains share of compressed adapters counts once.
+    """
+    rows = next(iter(seeds.values()))
+    shared = max(float(rows[it]["basis"]) for it in DOMAINS)
+    return 1 + shared + sum(float(rows[it]["ratio"]) for it in DOMAINS)
