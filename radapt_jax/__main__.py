@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from radapt_jax import startup
-from radapt_jax.commands.compress import add_arguments, compress
+from radapt_jax.commands import compress as compressing
+from radapt_jax.commands import report as reporting
+from radapt_jax.commands import serve as serving
 from radapt_jax.commands.saving import save_new
 from radapt_jax.convert import ORIGINS, state_dict_of
 from radapt_jax.convert import export_torch as export_to_torch
@@ -206,9 +208,13 @@ def parser() -> argparse.ArgumentParser:
     one = command(info, "print the facts of a domain's file, or of a workdir", "path")
     one.add_argument("domain", nargs="?", help="a domain of the workdir")
     one = command(save, "write a domain as one safetensors file", "workdir", "domain", "file")
-    one.add_argument("--bits", type=int, help="round its adapters to 2, 3, 4 or 8 bits a value")
-    one = command(compress, "write a family with smaller domains, and their files; no training")
-    add_arguments(one)
+    one.add_argument(
+        "--bits", type=int, default=32, help="round its adapters to 2, 3, 4 or 8 bits a value"
+    )
+    summary = "write a family with smaller domains, and their files; no training"
+    compressing.add_arguments(command(compressing.compress, summary))
+    reporting.add_arguments(command(reporting.report, "write a page about finished runs"))
+    serving.add_arguments(command(serving.serve, "serve a family over HTTP"))
     one = command(swap, "put a domain's file into a workdir", "workdir", "file")
     one.add_argument("--name", help="under another name")
     one.add_argument("--replace", action="store_true", help="in place of the one of that name")

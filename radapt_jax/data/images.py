@@ -20,7 +20,7 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 MAX_ASPECT = 8  # a longer side is cut to this multiple of the shorter one, centred
 
 
-def preprocess(images: Any, domain: Domain) -> np.ndarray:
+def preprocess(images: Any, domain: Domain, pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return images as the evaluation of a domain sees them: uint8 (n, size, size, 3).
 
     Args:
@@ -28,13 +28,14 @@ def preprocess(images: Any, domain: Domain) -> np.ndarray:
         such images, or an array (n, h, w) or (n, h, w, 1, 3 or 4). An array of three axes whose
         last has 1, 3 or 4 entries is one image.
       domain: whose resizing and crop to use.
+      pixels: the most of an image as stored.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: an image cannot be read.
     """
     size = domain.size
-    cut = [centre_crop(decode(image, *domain.resizing), size) for image in each(images)]
+    cut = [centre_crop(decode(image, *domain.resizing, pixels), size) for image in each(images)]
     return np.stack(cut) if cut else np.zeros((0, size, size, 3), np.uint8)
 
 
@@ -56,7 +57,11 @@ def _is_array(image: Any) -> bool:
 
 
 def decode(
-    image: Any, resize: int, squash: bool = False, interpolation: Interpolation = "bicubic"
+    image: Any,
+    resize: int,
+    squash: bool = False,
+    interpolation: Interpolation = "bicubic",
+    pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Return an image as uint8 (height, width, 3), resized.
 
@@ -67,17 +72,18 @@ def decode(
     Args:
       image: a path, encoded bytes, a PIL image, or a uint8 array (h, w), (h, w, 1), (h, w, 3) or
         (h, w, 4), whose last channel is transparency. Files must be in one of `FORMATS`, with at
-        most `MAX_BYTES` bytes and `MAX_PIXELS` pixels.
+        most `MAX_BYTES` bytes.
       resize: length of the shorter side in pixels, or of both sides with `squash`.
       squash: ignore the aspect ratio.
       interpolation: see `Domain`.
+      pixels: the most of an image as stored.
 
     Raises:
       FileNotFoundError: no such file.
       ValueError: it cannot be read as an image, is too large, or is an array of another dtype or
         shape.
     """
-    picture = _open(image)
+    picture = _open(image, pixels)
     if squash:
         new = (resize, resize)
     else:
@@ -106,16 +112,16 @@ def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
     return image[top : top + size, left : left + size]
 
 
-def _open(image: Any) -> Image.Image:
+def _open(image: Any, pixels: int) -> Image.Image:
     """Return an image as RGB; if it cannot be read, raise a ValueError that names it."""
     what = str(image) if isinstance(image, str | os.PathLike) else "the image"
     try:
         if isinstance(image, Image.Image):
-            return _rgb(image)
+            return _rgb(image, pixels)
         if _is_array(image):
-            return _rgb(_from_array(np.asarray(image)))
+            return _rgb(_from_array(np.asarray(image)), pixels)
         with Image.open(_stream(image), formats=FORMATS) as picture:
-            return _rgb(picture)
+            return _rgb(picture, pixels)
     except (FileNotFoundError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -156,13 +162,12 @@ def _from_array(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image.reshape(shape))
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def _rgb(picture: Image.Image, pixels: int) -> Image.Image:
     """Return a picture upright and as RGB; its size is checked before its pixels are decoded."""
     width, height = picture.size
-    if not 0 < width * height <= MAX_PIXELS:
+    if not 0 < width * height <= pixels:
         raise ValueError(
-            f"it has {width} x {height} pixels; expected 1 to {MAX_PIXELS:,} in all. Store it "
-            "smaller."
+            f"it has {width} x {height} pixels; expected 1 to {pixels:,} in all. Store it smaller."
         )
     all_bits = picture.format == "PPM"  # pillow scales its values to 16 bits
     picture = ImageOps.exif_transpose(picture)

@@ -37,11 +37,24 @@ def write(member: Member, path: str | Path) -> None:
     """
     path = Path(path)
     check_file_place(path)
+    files.write_atomically(path, _contents(member))
+
+
+def size(member: Member) -> int:
+    """Return the bytes of a domain's file, without writing it.
+
+    Raises:
+      ValueError: the domain is said to be rounded, and its values are not.
+    """
+    return len(_contents(member))
+
+
+def _contents(member: Member) -> bytes:
     if member.data is not None:
         member = dataclasses.replace(member, data=member.data.without_place())
     card = json.dumps({**member.card(), "version": __version__})
     metadata = {KEY: card, "sha256": _digest(card)}
-    files.write_atomically(path, safetensors.numpy.save(packing.packed(member), metadata))
+    return safetensors.numpy.save(packing.packed(member), metadata)
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

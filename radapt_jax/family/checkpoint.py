@@ -20,7 +20,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
-from radapt_jax.data.domain import Domain, check_name
+from radapt_jax.data.domain import check_name
 from radapt_jax.family.card import parse_card
 from radapt_jax.family.member import Member
 from radapt_jax.family.shared import Shared
@@ -103,18 +103,35 @@ def load_member(workdir: str | Path, name: str, backbones: Backbones | None = No
     return _steadily(load, _domain_folder(workdir, name))
 
 
-def read_member_card(workdir: str | Path, name: str, backbones: Backbones | None = None) -> Domain:
-    """Read what a domain is, but none of its variables; see `load_member`.
+def read_member_card(
+    workdir: str | Path, name: str, backbones: Backbones | None = None
+) -> tuple[dict[str, Any], Member]:
+    """Return a domain's card, and the domain with empty collections; see `load_member`.
 
     Raises:
       FileNotFoundError: there is no such domain.
       ValueError: `name` cannot name a domain, or the card is damaged or another domain's.
     """
 
-    def read(folder: Path) -> Domain:
-        return _described(folder, name, workdir, backbones)[1].domain
+    def read(folder: Path) -> tuple[dict[str, Any], Member]:
+        return _described(folder, name, workdir, backbones)
 
     return _steadily(read, _domain_folder(workdir, name))
+
+
+def delete_member(workdir: str | Path, name: str) -> None:
+    """Delete `<workdir>/domains/<name>`, at once: a kill leaves all of it or nothing.
+
+    Raises:
+      FileNotFoundError: there is no such domain.
+      ValueError: `name` cannot name a domain.
+      OSError: it cannot be deleted.
+    """
+    folder = _domain_folder(workdir, name)
+    new, _ = _beside(folder)
+    _settle(folder)
+    os.replace(folder, new)
+    shutil.rmtree(new)
 
 
 def _domain_folder(workdir: str | Path, name: str) -> Path:

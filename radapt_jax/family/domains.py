@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from radapt_jax.data.domain import check_apart, check_name
+from radapt_jax.family import adapter_file
 from radapt_jax.family.bank import Bank
 from radapt_jax.family.fits import check_fits
 from radapt_jax.family.member import Member
@@ -43,6 +45,11 @@ class Domains:
     def domains(self) -> list[str]:
         """Names of the domains: the source domain first, then the others, sorted."""
         return sorted(self._bank.names, key=lambda name: (name != self.shared.source, name))
+
+    @property
+    def at_most(self) -> int | None:
+        """How many domains from disk are in memory at once; None: all of them. See `load`."""
+        return self._bank.at_most
 
     def __getitem__(self, domain: str) -> Member:
         """Return what the family holds of one domain.
@@ -112,7 +119,7 @@ class Domains:
             )
         check_name(name)
         check_apart([*(self._bank.names - {name}), name])
-        self._bank.add(name, self._fitted(name, domain))
+        self._bank.add(name, self.fitted(name, domain))
 
     def remove(self, name: str) -> Member:
         """Take a domain out of the family, but not off the disk, and return it.
@@ -145,11 +152,20 @@ class Domains:
         self._check_there(name)
         self._bank.unpin(name)
 
-    def _fitted(self, name: str, domain: Member) -> Member:
-        """Return a domain under a name, as one of this family's.
+    def read_domain(self, path: str | Path) -> Member:
+        """Return the domain of a safetensors file, see `adapter_file.read`; it is not added.
 
         Raises:
-          ValueError: it does not fit.
+          FileNotFoundError: no such file.
+          ValueError: it holds no domain, or is damaged.
+        """
+        return adapter_file.read(path, self._own_backbone())
+
+    def fitted(self, name: str, domain: Member) -> Member:
+        """Return a domain under a name, as `add` would hold it; the family stays as it is.
+
+        Raises:
+          ValueError: it does not fit; see `add`.
         """
         check_fits(name, domain, self.shared, self._fingerprint_for(domain))
         member = dataclasses.replace(

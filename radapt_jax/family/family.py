@@ -17,7 +17,7 @@ from radapt_jax.family.folded import FoldedDomain, FoldedVariables
 from radapt_jax.family.member import Member
 from radapt_jax.family.predict import check_images
 from radapt_jax.family.predictor import Predictor
-from radapt_jax.family.rounding import Rounding
+from radapt_jax.family.rounding import rounding_of
 from radapt_jax.family.shared import Shared
 from radapt_jax.models.fold import fold, folded_spec
 from radapt_jax.models.registry import Backbones
@@ -28,7 +28,7 @@ SHOWN = 8  # domains in a repr
 
 
 class Family(Domains):
-    """Shared weights and the domains trained on them.
+    """Shared weights and the domains trained on them::
 
         family = Family.load("runs/quickstart")
         images = family.preprocess(["a.png", "b.png"], domain="digits")
@@ -89,14 +89,9 @@ class Family(Domains):
             family._source_left_at = Path(workdir).absolute()
         if at_most is not None:
             check_apart(names)
-            family._bank.open(
-                {
-                    name: checkpoint.read_member_card(workdir, name, backbones).num_classes
-                    for name in names
-                },
-                lambda name: family._fitted(name, load(name)),
-                at_most,
-            )
+            cards = {name: checkpoint.read_member_card(workdir, name, backbones) for name in names}
+            classes = {name: member.domain.num_classes for name, (_, member) in cards.items()}
+            family._bank.open(classes, lambda name: family.fitted(name, load(name)), at_most)
         for name in _several(pinned):
             family.pin(name)
         return family
@@ -124,7 +119,7 @@ class Family(Domains):
         kept = {*self, *checkpoint.list_members(path)}
         if source and self._source_left_at and source not in kept:
             left = checkpoint.load_member(self._source_left_at, source, self._own_backbone())
-            checkpoint.save_member(self._fitted(source, left), path)
+            checkpoint.save_member(self.fitted(source, left), path)
         for name in self.domains:
             checkpoint.save_member(self[name], path)
         checkpoint.save_shared(self.shared, path)
@@ -248,18 +243,19 @@ class Family(Domains):
             spec, variables = folded.spec, folded.variables
         family_export.export(spec, variables, member.domain, path, platforms)
 
-    def save_domain(self, domain: str, path: str | Path, *, bits: int | None = None) -> None:
+    def save_domain(self, domain: str, path: str | Path, *, bits: int = 32) -> None:
         """Write a domain as one safetensors file with its facts; see `family.adapter_file`.
 
-        With `bits`, what is written is rounded to 2, 3, 4 or 8 of them; see `rounding.Rounding`.
+        With 2, 3, 4 or 8 `bits` what is written is rounded, see `rounding.Rounding`; with 32 it is
+        not.
 
         Raises:
           KeyError: there is no such domain.
           ValueError: another number of bits, or values that they cannot hold.
           OSError: nothing can be written there; a file that is there stays unchanged.
         """
-        member = self[domain]
-        adapter_file.write(member if bits is None else member.rounded(Rounding(bits)), path)
+        member, rounding = self[domain], rounding_of(bits)
+        adapter_file.write(member if rounding is None else member.rounded(rounding), path)
 
     def load_domain(self, path: str | Path, name: str | None = None) -> str:
         """Add the domain of a safetensors file, under its own name or another; return the name.
@@ -269,7 +265,7 @@ class Family(Domains):
           ValueError: it holds no domain, is damaged, or belongs to other shared weights. The
             family stays unchanged then.
         """
-        member = adapter_file.read(path, self._own_backbone())
+        member = self.read_domain(path)
         name = name or member.domain.name
         self.add(name, member)
         return name
