@@ -1,7 +1,8 @@
 # make quickstart    a family on real images, in minutes (runs/quickstart)
 # make test          the tests
 # make test-faults   kills real runs at random moments, at least 20 times, and compares the results
-# make check         what CI runs: lint, types, tests on the newest and the oldest JAX, quickstart
+# make docs          builds the documentation site in site/, and fails on any warning
+# make check         what CI runs: lint, types, docs, tests on the newest and oldest JAX, quickstart
 # make bench         measures speed on this CPU and redraws the tables; needs a clean work tree
 #                    (PEER=PYTHON, a Python with PyTorch, adds a comparison)
 # make bench-gpu     measures training on a GPU, in bfloat16, in an environment of its own
@@ -11,6 +12,8 @@
 #                    (DATA=FOLDER of three more domains); it goes on where it was stopped, too
 # make methods       measures every method on one backbone (DATA=FOLDER of the domains, PRETRAINED=RUN
 #                    of the backbone if there is one); it goes on where it was stopped, too
+# make study         trains every method on nine domains, with seeds (DATA=FOLDER of the domains); days
+#                    on two cores, and goes on where it was stopped
 # make compression   measures ways to make domains smaller (DATA=FOLDER of the domains); likewise
 # make tables        redraws the tables and pictures of README and docs from the CSV files
 # make clean         removes the environments; runs/ stays
@@ -23,10 +26,11 @@ CUDA_VENV := .venv-cuda
 RUN := $(VENV)/bin/python
 CUDA_RUN := $(CUDA_VENV)/bin/python
 QUICK := runs/quickstart
-NOT_ON_OLDEST := readme faults decathlon recipes transfer distill one_after_another torch_file wheel \
-  tuning small_domains
+ON_OLDEST := adapt checkpoint compress convolution cutting derivatives end_to_end evaluate family \
+  filters fit format_1 hosts kinds layers networks normed_product optim original packed parity \
+  products resnet26 serving service_engine statistics steps training_state trees weighted workdir
 
-.PHONY: bench bench-gpu transfer imagenet methods compression tables quickstart test test-faults test-oldest lint types check format clean
+.PHONY: docs study bench bench-gpu transfer imagenet methods compression tables quickstart test test-faults test-oldest lint types check format clean
 
 quickstart: $(VENV)/.runtime
 	$(RUN) train.py --config configs/quickstart.py:scratch --workdir $(QUICK)/pretrain
@@ -41,11 +45,10 @@ test: $(VENV)/.dev
 test-faults: $(VENV)/.dev
 	$(RUN) tests/faults.py
 
-# Without the slowest tests (the README's commands, killed runs, recipes, studies, joint training,
-# thirty domains in one process) and those that JAX has no part in (files of PyTorch, the wheel).
+# Those that what JAX, Flax, Optax and Orbax do decides: layers, steps, checkpoints, families, whole
+# runs, and parity with the original.
 test-oldest: $(OLDEST_VENV)/.dev
-	$(OLDEST_VENV)/bin/python -m pytest \
-	  $(foreach name,$(NOT_ON_OLDEST),--ignore=tests/test_$(name).py)
+	$(OLDEST_VENV)/bin/python -m pytest $(foreach name,$(ON_OLDEST),tests/test_$(name).py)
 
 lint: $(VENV)/.dev
 	$(RUN) -m ruff format --check .
@@ -54,11 +57,14 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(RUN) -m mypy
 
+docs: $(VENV)/.docs
+	$(RUN) -m sphinx --quiet --fresh-env --write-all --fail-on-warning --keep-going docs site
+
 format: $(VENV)/.dev
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-check: lint types test test-oldest quickstart
+check: lint types docs test test-oldest quickstart
 
 $(CUDA_VENV)/.runtime: EXTRA := [cuda]
 $(VENV)/.runtime $(CUDA_VENV)/.runtime: pyproject.toml
@@ -69,7 +75,11 @@ $(VENV)/.runtime $(CUDA_VENV)/.runtime: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(RUN) -m pip install --quiet --group dev
+	$(RUN) -m pip install --quiet -e '.[serve]' --group dev
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	$(RUN) -m pip install --quiet --group docs
 	touch $@
 
 $(VENV)/.imagenet: $(VENV)/.runtime
@@ -85,19 +95,21 @@ $(OLDEST_VENV)/.dev: pyproject.toml tools/lower_bounds.py
 	$(OLDEST_VENV)/bin/python -m pip install --quiet -c $(OLDEST_VENV)/constraints.txt -e . --group dev
 	touch $@
 
-# The allocator uses huge pages, for our code and for the peer's; see docs/performance.md.
-HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368
-
-bench: $(VENV)/.runtime
+bench: $(VENV)/.dev
 	$(RUN) benchmarks/input.py --device cpu
-	$(HUGE_PAGES) $(RUN) benchmarks/train.py --device cpu $(if $(PEER),--peer $(PEER))
-	$(HUGE_PAGES) $(RUN) benchmarks/train.py --device cpu $(if $(PEER),--peer $(PEER)) \
+	$(RUN) benchmarks/train.py --device cpu $(if $(PEER),--peer $(PEER)) \
+	  --batches 32,128 --repeats 6
+	$(RUN) benchmarks/train.py --device cpu $(if $(PEER),--peer $(PEER)) \
 	  --width 0.25 --size 32 --batches 32,128 --repeats 15 --out benchmarks/train_small.csv
+	$(RUN) benchmarks/shares.py --device cpu
 	$(RUN) benchmarks/start.py --device cpu
+	$(RUN) benchmarks/start.py --device cpu --domain digits --width 0.25 --size 32 \
+	  --out benchmarks/start_small.csv
 	$(RUN) benchmarks/roofline.py --device cpu
 	$(RUN) benchmarks/serve.py --device cpu
 	$(RUN) benchmarks/serve.py --device cpu --width 0.25 --size 32 --out benchmarks/serve_small.csv
 	$(RUN) benchmarks/many.py --device cpu
+	$(RUN) benchmarks/service.py --device cpu $(if $(PEER),--peer $(PEER))
 	$(MAKE) tables
 
 bench-gpu: $(VENV)/.runtime $(CUDA_VENV)/.runtime
@@ -116,7 +128,7 @@ transfer: $(VENV)/.runtime
 	$(MAKE) tables
 
 imagenet: $(VENV)/.imagenet
-	$(HUGE_PAGES) $(RUN) benchmarks/transfer/imagenet.py $(if $(DATA),--data $(DATA))
+	$(RUN) benchmarks/transfer/imagenet.py $(if $(DATA),--data $(DATA))
 	$(MAKE) tables
 
 methods: $(VENV)/.runtime
@@ -124,12 +136,17 @@ methods: $(VENV)/.runtime
 	  $(if $(PRETRAINED),--pretrained $(PRETRAINED))
 	$(MAKE) tables
 
+study: $(VENV)/.runtime
+	$(RUN) benchmarks/study/run.py $(if $(DATA),--data $(DATA))
+	$(MAKE) tables
+
 compression: $(VENV)/.runtime
-	$(HUGE_PAGES) $(RUN) benchmarks/smaller/run.py $(if $(DATA),--data $(DATA))
+	$(RUN) benchmarks/smaller/run.py $(if $(DATA),--data $(DATA))
 	$(MAKE) tables
 
 tables: $(VENV)/.runtime
 	$(RUN) benchmarks/chart.py
+	$(RUN) benchmarks/study/picture.py
 	$(RUN) benchmarks/tables.py
 
 clean:

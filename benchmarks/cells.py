@@ -22,3 +22,9 @@ def interval(values, digits=1):
         return f"{values[0]:+.{digits}f}"
     mean, low, high = figures.interval(values)
     return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def figure(row, digits=1, names=("median", "least", "most"), scale=1.0):
+    """Return a row's figure with so many digits."""
+    median, least, most = (f"{scale * float(row[name]):,.{digits}f}" for name in names)
+    return median if row["n"] == "1" else f"{median} [{least}, {most}]"

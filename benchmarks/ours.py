@@ -26,6 +26,7 @@ from radapt_jax.train import optim
 from radapt_jax.train.compiled import make_head_step, make_train_step
 from radapt_jax.train.step import TrainState
 from radapt_jax.utils import trees
+from radapt_jax.utils.memory import keep_freed_memory
 
 
 def begun(spec, variables, decay):
@@ -123,4 +124,5 @@ class Ours:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as train.py does
     worker.answer(Ours())

@@ -18,18 +18,10 @@ import jax
 import jax.numpy as jnp
 import machine
 import numpy as np
+from random_family import make_family
 
 import radapt_jax as ra
-from radapt_jax import (
-    Domain,
-    Family,
-    Member,
-    ModelSpec,
-    Parallel,
-    ResNet26,
-    Shared,
-    initial_variables,
-)
+from radapt_jax import Family, Member, ModelSpec, ResNet26, initial_variables
 from radapt_jax.family.predict import probabilities, stack, statistics
 
 COUNTS = (1, 3, 9)
@@ -40,22 +32,6 @@ COLUMNS = (
     *("device", "jax", "flax", "commit"),
 )
 KEY = ("what", "width", "size", "batch")
-
-
-def make_family(width, size):
-    """Nine parallel domains of 100 classes on random shared weights."""
-    spec = ModelSpec(ResNet26(width), Parallel(init="he_normal"))
-    params = initial_variables(spec, CLASSES, 0)["params"]
-    family = Family(Shared(params, ResNet26(width)))
-    for index in range(max(COUNTS)):
-        variables = initial_variables(spec, CLASSES, index)
-        domain = Domain(
-            f"d{index}", tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3, size, size
-        )
-        own = {name: variables[name] for name in ("adapters", "batch_stats")}
-        own["adapters"] = jax.tree.map(lambda leaf: 0.1 * leaf, own["adapters"])  # modest logits
-        family.add(domain.name, Member(domain, spec, own, method="parallel"))
-    return family
 
 
 def timed(run, repeats):
@@ -124,7 +100,7 @@ def file_sizes(family):
 
 def measure(arguments):
     """Yield (row, sorted times or one size)."""
-    family = make_family(arguments.width, arguments.size)
+    family = make_family(max(COUNTS), arguments.width, arguments.size, CLASSES)
     shape = (arguments.batch, arguments.size, arguments.size, 3)
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     repeats = arguments.repeats

@@ -12,6 +12,9 @@ before (it is in `config.data.cache`). Each of `--repeats` rounds takes in turn
   still being written. Evaluation follows each epoch and is in the seconds of the whole run only;
 - as many bare steps as an epoch has: benchmarks/train.py's, of the same network and batch.
 
+The rest of the run is what is left without the seconds to the first step and those of all other
+steps, at the second epoch's speed: evaluations, tables, pictures and the end of the process.
+
 The share is that of the second epoch's images a second in those of the bare steps, by round.
 """
 
@@ -127,6 +130,7 @@ def measure(folder, arguments):
         cold, warm = (runs.first_step(f"compiled{turn}") for _ in range(2))
         first, second, seconds, steps = runs.two_epochs()
         alone = arguments.batch / np.mean(bare.ask("run", n=steps)["seconds"])
+        rest = seconds - warm - (2 * steps - 1) * arguments.batch / second
         yield (
             {
                 ("first step, nothing compiled before", "s"): cold,
@@ -136,6 +140,7 @@ def measure(folder, arguments):
                 (f"bare steps ({steps})", "images/s"): alone,
                 ("share of the bare steps' speed in the epoch", "%"): 100 * second / alone,
                 ("whole run, two epochs with evaluation", "s"): seconds,
+                ("the rest of it: evaluations, tables, pictures", "s"): rest,
             },
             facts,
         )

@@ -48,6 +48,9 @@ def drawn(text, folder, csvs=CSVS):
 
 def caption(rows, path, folder):
     """Return a sentence that says what the rows of a file are of."""
+    link = f"[{path.name}]({os.path.relpath(path, folder)})"
+    if "device" not in rows[0]:
+        return f"{link}: figures of others, as they were given to us."
     device, *_ = figures.one_kind(rows, ("device",))
     shared = {name: list(dict.fromkeys(row.get(name) for row in rows)) for name in SETTING}
     setting = [
@@ -55,11 +58,12 @@ def caption(rows, path, folder):
         for name, values in shared.items()
         if values != [None] and len(values) == 1
     ]
-    if "way" in rows[0]:
-        tested = [row for row in rows if row["test_top1"]]
-        seeds = {(row["way"], row["training"]): set() for row in tested}
-        for row in tested:
-            seeds[row["way"], row["training"]].add(row["seed"])
+    if "seed" in rows[0] and "backbone" not in rows[0]:
+        seeds = {}
+        for row in rows:
+            if row["test_top1" if "test_top1" in row else "val_top1"]:
+                case = tuple(row.get(it) for it in ("method", "way", "training", "change"))
+                seeds.setdefault(case, set()).add(row["seed"])
         counts = sorted({len(it) for it in seeds.values()})
     elif "seed" in rows[0]:
         counts = [len(figures.whole_seeds(rows))]
@@ -70,7 +74,6 @@ def caption(rows, path, folder):
     dirty = any(commit.endswith("-dirty") for commit in commits)
     facts = [f"n = {_either(counts)}", *setting, device, *sorted(versions)]
     facts.append(f"at commit {_either(commits)}{', where code had been edited' if dirty else ''}")
-    link = f"[{path.name}]({os.path.relpath(path, folder)})"
     return f"{link}: {'; '.join(facts)}."
 
 

@@ -16,10 +16,14 @@ from pathlib import Path
 class Worker:
     """A script of this folder under a Python; `ask` calls a method of the object it answers for."""
 
-    def __init__(self, python, script):
+    def __init__(self, python, script, **environment):
         self._process = subprocess.Popen(
             [python, str(Path(__file__).parent / script)],
-            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},  # a GPU is shared
+            env={
+                "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a GPU is shared
+                **os.environ,
+                **environment,
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
-import jax
 from absl import app, flags
-from absl import logging as absl_logging
 
 from radapt_jax import command_line
 from radapt_jax.experiment.failures import DomainsFailed
 from radapt_jax.train.signals import Stopped
 from radapt_jax.utils import distributed
+from radapt_jax.utils.logs import log_to_stderr
+from radapt_jax.utils.memory import keep_freed_memory
+from radapt_jax.utils.programs import keep_programs
 
 USER_ERRORS = (ValueError, KeyError, OSError, FloatingPointError, MemoryError, DomainsFailed)
 
@@ -36,19 +35,11 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> Non
     """
     for flag in flags.FLAGS.get_key_flags_for_module(main.__module__):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path("~/.cache/radapt_jax/xla").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    keep_freed_memory()
+    keep_programs()
 
     def guarded(argv: list[str]) -> None:
-        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells each save in ten lines
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.addFilter(lambda record: record.levelno >= logging.ERROR or distributed.is_main())
-        ours = logging.getLogger("radapt_jax")
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
-        ours.propagate = False
+        log_to_stderr()
         try:
             main(argv)
         except Stopped as stopped:

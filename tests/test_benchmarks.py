@@ -23,6 +23,7 @@ import quiet
 import roofline
 import rows
 import tables
+import traced
 import work
 
 from configs import base
@@ -121,7 +122,7 @@ def test_chart(tmp_path):
         chart.draw([*lines, line("train norm", device="gpu")], [], tmp_path / "mixed.png")
 
 
-BENCHMARKS = ("input", "many", "roofline", "serve", "start", "train")
+BENCHMARKS = ("input", "many", "roofline", "serve", "service", "shares", "start", "train")
 CSVS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.csv"))
 
 
@@ -134,9 +135,8 @@ def make(target, *variables):
 
 def measuring(commands):
     """Return of those that measure: the Python, the script and its arguments."""
-    parts = [[part for part in it if not part.startswith("GLIBC_TUNABLES=")] for it in commands]
     scripts = {f"benchmarks/{name}.py" for name in BENCHMARKS}
-    return [(it[0], it[1], it[2:]) for it in parts if len(it) > 1 and it[1] in scripts]
+    return [(it[0], it[1], it[2:]) for it in commands if len(it) > 1 and it[1] in scripts]
 
 
 def option(arguments, name, otherwise=None):
@@ -261,11 +261,13 @@ def test_make_bench_writes_every_file_then_draws():
         option(arguments, "--out", script.replace(".py", ".csv"))
         for _, script, arguments in measuring(commands)
     ]
-    studies = ("transfer.csv", "imagenet.csv", "methods.csv", "compression.csv")
-    own = [name for name in CSVS if not name.endswith("_gpu.csv") and name not in studies]
+    studies = ("transfer.csv", "imagenet.csv", "methods.csv", "compression.csv", "study.csv")
+    others = (*studies, "recipes.csv", "original.csv")  # the last: figures of others
+    own = [name for name in CSVS if not name.endswith("_gpu.csv") and name not in others]
     assert sorted(outs) == [f"benchmarks/{name}" for name in own]
     assert {option(arguments, "--device") for *_, arguments in measuring(commands)} == {"cpu"}
-    assert [it[1] for it in commands[-2:]] == ["benchmarks/chart.py", "benchmarks/tables.py"]
+    drawing = ("chart.py", "study/picture.py", "tables.py")
+    assert [it[1] for it in commands[-3:]] == [f"benchmarks/{name}" for name in drawing]
 
 
 def test_make_bench_gpu_measures_a_gpu_with_a_jax_for_one():
@@ -324,11 +326,14 @@ def test_a_disturbed_row_is_marked(tmp_path):
     assert "other processes used more than a twentieth" in drawn
 
 
-def test_the_picture_is_of_the_files():
+def test_the_pictures_are_of_the_files():
     """If not: `make tables`."""
     sheets = [figures.read(ROOT / "benchmarks" / name) for name in ("train.csv", "roofline.csv")]
     with Image.open(ROOT / "docs" / "speed.png") as picture:
         assert picture.text["Source"] == figures.digest(*sheets)
+    with Image.open(ROOT / "docs" / "study.png") as picture:
+        source = figures.digest(figures.read(ROOT / "benchmarks" / "study.csv"))
+        assert picture.text["Source"] == source
 
 
 def test_a_table_follows_its_file(tmp_path):
@@ -366,3 +371,54 @@ def test_the_input_benchmark_runs(tmp_path, monkeypatch):
     found = list(measured.reading(tmp_path, "mixed shapes", [], repeats=1, steps=1))
     assert len(found) == 3
     assert all(speed > 0 for _, speeds in found for speed in speeds)
+
+
+PROGRAM = """
+%fused (a: f32[4]) -> f32[4] {
+  %a = f32[4]{0} parameter(0)
+  ROOT %sum = f32[4]{0} add(%a, %a)
+}
+%moved (a: f32[2,2]) -> f32[2,2] {
+  %a.1 = f32[2,2]{1,0} parameter(0)
+  ROOT %turned = f32[2,2]{0,1} transpose(%a.1), dimensions={1,0}
+}
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %conv.1 = f32[1,4,4,8]{3,2,1,0} convolution(%x, %k), metadata={op_name="f/conv1/adapter/c"}
+  %dot.1 = f32[4,4]{1,0} dot(%x, %k), metadata={op_name="f/conv1/adapter/dot_general"}
+  %dot.2 = f32[4,4]{1,0} dot(%x, %k), metadata={op_name="f/conv1/jit(_product)/dot_general"}
+  %fusion.1 = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused, metadata={op_name="f/norm1/add"}
+  %fusion.2 = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused, metadata={op_name="f/conv1/add"}
+  %fusion.3 = f32[2,2]{0,1} fusion(%x), kind=kLoop, calls=%moved, metadata={op_name="f/conv1/t"}
+  ROOT %call.1 = f32[4]{0} call(%x), to_apply=%fused
+}
+"""
+
+
+def test_operations_are_told_apart():
+    kinds = traced.kinds_of(PROGRAM)
+    assert kinds["conv.1"] == kinds["dot.1"] == kinds["fusion.2"] == traced.CONVOLUTION
+    assert kinds["dot.2"] == traced.PRODUCT
+    assert kinds["fusion.1"] == traced.ARITHMETIC
+    assert kinds["fusion.3"] == traced.COPY
+    assert "call.1" not in kinds  # its time is that of what it calls
+
+
+def test_time_is_divided_among_what_runs():
+    """From 0 to 10: a convolution until 4, with a product from 2 to 6, a copy from 8 to 10."""
+    kinds = {"conv": traced.CONVOLUTION, "dot": traced.PRODUCT, "copy": traced.COPY}
+    found = traced.shares_of([(0, 4, "conv"), (2, 6, "dot"), (8, 10, "copy")], kinds)
+    expected = {traced.CONVOLUTION: 0.3, traced.PRODUCT: 0.3, traced.COPY: 0.2}
+    assert found == pytest.approx({traced.ARITHMETIC: 0, traced.DISPATCH: 0.2, **expected})
+
+
+def test_a_step_is_traced(tmp_path):
+    """Of a tiny network, in a process of its own."""
+    out = tmp_path / "shares.csv"
+    command = [sys.executable, str(ROOT / "benchmarks" / "shares.py"), "--allow-dirty"]
+    command += ["--width=0.125", "--size=16", "--batch=4", "--steps=2", f"--out={out}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    subprocess.run([*command, "--only=train parallel"], env=environment, check=True)
+    shares = {it["kind"]: float(it["share"]) for it in figures.read(out)}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+    assert min(shares[traced.CONVOLUTION], shares[traced.PRODUCT]) > 0.01
+    assert "train parallel, width 0.125, 16 px" in blocks.shares(figures.read(out))

@@ -99,7 +99,7 @@ def test_a_name_that_looks_like_a_leftover(name, member, tmp_path):
     checkpoint.clean(tmp_path)
     assert checkpoint.list_members(tmp_path) == [name]
     assert checkpoint.load_member(tmp_path, name).domain == named.domain
-    assert checkpoint.read_member_card(tmp_path, name) == named.domain
+    assert checkpoint.read_member_card(tmp_path, name)[1].domain == named.domain
 
 
 def test_a_killed_save_leaves_the_old_one(member, tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def problem(height, width, stride):
 )
 def test_values_and_gradients_are_exact(height, width, stride, cpu, monkeypatch):
     """In float64 to 1e-12: input, filter and α gradients, with α and without."""
-    for name in ("CHANNELS", "TILES", "IMAGES"):  # with 1, what is for large layers on CPUs
+    for name in ("CHANNELS", "TILES", "IMAGES", "LARGE"):  # with 1, what is for large layers
         monkeypatch.setattr(conv, name, 1 if cpu else 10**9)
     with jax.enable_x64(True):
         x, kernel, alpha, gradient = problem(height, width, stride)
@@ -99,7 +99,7 @@ def test_derivatives_at_evaluation_are_those_of_training(height, width, stride, 
 def test_large_batches_are_computed_by_parts(monkeypatch):
     """Of 32 images, and a last one of fewer; values and gradients are those of the whole."""
     calls, direct = [], conv._direct
-    monkeypatch.setattr(conv, "LARGE", 70 * 6 * 6 * 4 * 8)
+    monkeypatch.setattr(conv, "LARGE", 70 * 6 * 6 * 5 * 8)
 
     def counted(x, kernel, stride=1):
         calls.append(len(x))
@@ -107,7 +107,7 @@ def test_large_batches_are_computed_by_parts(monkeypatch):
 
     with jax.enable_x64(True):
         stream = np.random.default_rng(0)
-        x, kernel = stream.normal(size=(70, 6, 6, 4)), stream.normal(size=(3, 3, 4, 4))
+        x, kernel = stream.normal(size=(70, 6, 6, 5)), stream.normal(size=(3, 3, 5, 5))
         expected = plain(jnp.asarray(x), jnp.asarray(kernel), 1)
         monkeypatch.setattr(conv, "_direct", counted)
         convolve(jnp.asarray(x[:-1]), jnp.asarray(kernel), 1)
@@ -117,6 +117,23 @@ def test_large_batches_are_computed_by_parts(monkeypatch):
         np.testing.assert_allclose(y, expected, atol=1e-12)
         _, other = jax.vjp(lambda *at: plain(*at, 1), jnp.asarray(x), jnp.asarray(kernel))
         chex.assert_trees_all_close(pull(y), other(y), atol=1e-9)
+
+
+def test_a_filter_of_colours_is_exact():
+    """With few outputs it gets more of them, of zeros, and gives its own."""
+    with jax.enable_x64(True):
+        stream = np.random.default_rng(0)
+        at = (
+            jnp.asarray(stream.normal(size=(2, 8, 6, 3))),
+            jnp.asarray(stream.normal(size=(3, 3, 3, 6))),
+        )
+        (y, pull), (expected, other) = (
+            jax.vjp(lambda *at, form=form: form(*at, 1), *at) for form in (convolve, plain)
+        )
+        np.testing.assert_allclose(y, expected, atol=1e-12)
+        chex.assert_trees_all_close(pull(y), other(y), atol=1e-12)
+        compiled = jax.jit(lambda *at: convolve(*at, 1)).lower(*at).compile().as_text()
+    assert re.search(rf"f64\[2,8,6,{conv.NARROW + 1}\]\S* convolution", compiled)
 
 
 def test_winograd_loses_few_digits_in_float32():
@@ -183,6 +200,7 @@ def test_a_wide_convolution_is_exported_with_an_open_batch():
 def test_a_frozen_filter_has_no_gradient(parts, monkeypatch):
     """What is not asked for is not computed: forward and the input's gradient are left."""
     monkeypatch.setattr(conv, "IMAGES", 3 // parts)
+    monkeypatch.setattr(conv, "LARGE", 0)
     x, kernel, alpha, _ = problem(8, 8, 1)
 
     def loss(x, kernel, alpha):
@@ -192,9 +210,9 @@ def test_a_frozen_filter_has_no_gradient(parts, monkeypatch):
         compiled = jax.jit(jax.grad(loss, wanted)).lower(x, kernel, alpha).compile()
         return len(re.findall(r" convolution\(", compiled.as_text()))
 
-    assert convolutions((0, 2)) == 2
-    assert convolutions((0, 1, 2)) == 2 + parts
-    assert convolutions((2,)) == 1
+    assert convolutions((0, 2)) == 2 * parts
+    assert convolutions((0, 1, 2)) == 3 * parts
+    assert convolutions((2,)) == parts
 
 
 def test_a_small_adapter_is_not_rounded_away_in_bfloat16(digits):

@@ -12,7 +12,7 @@ from conftest import ROOT
 # A package imports from those before it in this list, and from version.py.
 PACKAGES = (
     *("utils", "nn", "data", "adapters", "models", "family", "evaluation", "compress"),
-    *("convert", "train", "report", "experiment", "decathlon", "commands"),
+    *("convert", "train", "report", "experiment", "decathlon", "serve", "commands"),
 )
 PACKAGE = ROOT / "radapt_jax"
 LONGEST = 300  # lines of a file

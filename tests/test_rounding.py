@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -187,6 +188,14 @@ def test_other_kinds(kind, digits, tmp_path):
     masks = [it for at, it in trees.flatten(member.variables).items() if at.endswith("scores")]
     assert all(set(np.unique(mask)) <= {0.0, 1.0} for mask in masks)
     assert bool(masks) == (kind == "mask")
+
+
+def test_32_bits_are_the_values_as_they_are(family, tmp_path):
+    """Head and norms too."""
+    family.save_domain("it", tmp_path / "it", bits=32)
+    member = adapter_file.read(tmp_path / "it")
+    assert member.rounding is None
+    jax.tree.map(np.testing.assert_array_equal, member.variables, family["it"].variables)
 
 
 def test_damage_and_bad_values_are_refused(family, tmp_path):

@@ -36,9 +36,9 @@ def start_of_digits(init_from, cache_dir, workdir, monkeypatch, recipe="linear")
 
 
 def test_new_domains_start_from_the_norms_of_the_original(cache_dir, tmp_path, monkeypatch, caplog):
-    """The README's line, run as it stands."""
+    """The line of docs/networks.md, run as it stands."""
     (line,) = re.findall(
-        r"`(radapt_jax\.family_of_original\(.*save.*)`", (ROOT / "README.md").read_text()
+        r"`(radapt_jax\.family_of_original\(.*save.*)`", (ROOT / "docs" / "networks.md").read_text()
     )
     monkeypatch.chdir(tmp_path)
     state = state_dict(load("parallel_11"), "state/")

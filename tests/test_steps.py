@@ -174,6 +174,7 @@ def test_evaluation_counts_every_image(devices, digits):
     assert found.top1 == pytest.approx(expected, abs=0.21)  # at most one tie apart
     chances = np.asarray(jax.nn.log_softmax(logits))[np.arange(500), split.targets]
     assert found.loss == pytest.approx(-chances.mean(), abs=1e-4)
+    np.testing.assert_allclose(judged.sure, jax.nn.softmax(logits).max(-1), atol=1e-4)
 
 
 def test_several_crops_are_averaged(faces):

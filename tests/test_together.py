@@ -140,7 +140,7 @@ def jobs_of(domains, kind, cache_dir, **changes):
 
 @pytest.mark.parametrize(("kind", "devices"), [("parallel", 3), ("series", 3), ("low_rank", 1)])
 def test_domains_at_once_get_what_they_get_alone(kind, devices, digits, faces, cache_dir):
-    """Other class counts, crops, mirroring, decay and statistics; with smoothing and dropout.
+    """Other class counts, crops, mirroring, decay and statistics; with smoothing, mixing, dropout.
 
     On one device each, or all on one.
     """
@@ -148,6 +148,8 @@ def test_domains_at_once_get_what_they_get_alone(kind, devices, digits, faces, c
         digits, domain=dataclasses.replace(digits.domain, name="few", adapter_decay=10.0)
     )
     changes = {"train.label_smoothing": 0.1, "optim.learning_rate": 0.0005}
+    if kind != "series":  # whose norms enlarge the last digit, in which mixing differs
+        changes["train.mixup"] = 0.2
     jobs = jobs_of((digits, faces, few), kind, cache_dir, **changes)
     if kind == "parallel":
         spec = network("parallel", 0.125, init="he_normal", dropout=(0.2, 0.2))

@@ -302,12 +302,15 @@ def test_the_figures_of_one_seed_stand_alone():
     assert lines == [f"| net | {name} | 51.0 | 50.2 | +0.8 |" for name in ("a", "mean")]
 
 
+DRAWING = [[f"benchmarks/{name}.py"] for name in ("chart", "study/picture", "tables")]
+
+
 def test_make_transfer_measures_then_draws():
     commands = [it for it in make("transfer", "WEIGHTS=resnet56.th", "DATA=domains") if it[1:]]
-    measuring, chart, tables = [it[1:] for it in commands if it[1].startswith("benchmarks/")]
+    measuring, *drawing = [it[1:] for it in commands if it[1].startswith("benchmarks/")]
     flags = ["--weights", "resnet56.th", "--data", "domains"]
     assert measuring == ["benchmarks/transfer/run.py", *flags]
-    assert (chart, tables) == (["benchmarks/chart.py"], ["benchmarks/tables.py"])
+    assert drawing == DRAWING
 
 
 def test_make_methods_measures_then_draws():
@@ -315,11 +318,11 @@ def test_make_methods_measures_then_draws():
     scripts = [it[1:] for it in commands if it[1].startswith("benchmarks/")]
     flags = ["--data", "domains", "--pretrained", "run"]
     assert scripts[0] == ["benchmarks/transfer/methods.py", *flags]
-    assert scripts[1:] == [["benchmarks/chart.py"], ["benchmarks/tables.py"]]
+    assert scripts[1:] == DRAWING
 
 
 def test_make_imagenet_installs_the_weights_measures_then_draws():
     commands = [it[1:] for it in make("imagenet", "DATA=domains") if it[1:]]
     scripts = [it for it in commands if any(part.startswith("benchmarks/") for part in it)]
     assert scripts[0][-3:] == ["benchmarks/transfer/imagenet.py", "--data", "domains"]
-    assert [it[-1] for it in scripts[1:]] == ["benchmarks/chart.py", "benchmarks/tables.py"]
+    assert [it[-1:] for it in scripts[1:]] == DRAWING

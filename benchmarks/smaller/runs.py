@@ -1,16 +1,9 @@
 """The runs of train.py that a study of compression stands on, each in a workdir of its own."""
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
-from machine import ROOT
-
-DOMAINS = (
-    *("cifar100", "gtsrb", "omniglot", "chars74k", "daimler_ped"),
-    *("dtd10", "pacs_sketch", "rsscn7", "vgg_flowers"),
-)
+from trained_runs import DOMAINS, finish, folder_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +24,7 @@ class Runs:
 
     def smaller(self, way, how, seed, rate, epochs):
         """Return the workdir of a way to make a seed's domains smaller, after fine-tuning."""
-        name = "".join(it if it.isalnum() else "_" for it in f"{way} {rate}")
+        name = folder_name(f"{way} {rate}")
         workdir = self.folder / name / f"seed{seed}"
         entries = {f"compress.{key}": value for key, value in how.items()}
         entries |= {"optim.learning_rate": rate, "train.epochs": float(epochs)}
@@ -40,10 +33,5 @@ class Runs:
 
     def _run(self, recipe, workdir, seed, **entries):
         """Run a recipe to its end, unless it has been."""
-        if (workdir / "results.json").is_file():
-            return
-        flags = {"data.dir": self.data, "data.cache": self.cache, "seed": seed, **entries}
-        command = [sys.executable, str(ROOT / "train.py"), "--workdir", str(workdir)]
-        command += ["--config", str(ROOT / "configs" / f"decathlon_like.py:{recipe}")]
-        command += [f"--config.{name}={value}" for name, value in flags.items()]
-        subprocess.run(command, check=True)
+        places = {"data.dir": self.data, "data.cache": self.cache, "seed": seed}
+        finish(recipe, workdir, {**places, **entries})

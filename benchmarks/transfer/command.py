@@ -6,6 +6,7 @@ import jax
 import machine
 from machine import ROOT
 
+from radapt_jax.utils.memory import keep_freed_memory
 from transfer.measure import measure
 
 
@@ -18,7 +19,8 @@ def add_flags(parser, out):
 
 
 def keep_programs(cache):
-    """Keep compiled programs in a folder, so that seeds share them."""
+    """Keep compiled programs in a folder, so that seeds share them, and freed memory."""
+    keep_freed_memory()
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import figures
 
 import radapt_jax as rj
+from radapt_jax.family import adapter_file
 from transfer.images import read
 
 KEY = (*figures.TRAINED, "learning_rate")
@@ -104,7 +105,7 @@ def trained(study, place, family, images, rates):
             "test_top1": "",
             "minutes": f"{(time.perf_counter() - start) / 60:.2f}",
             "parameters": own[place["domain"]].parameters(head=False),
-            "bytes": size_of_file(own, place["domain"]),
+            "bytes": adapter_file.size(own[place["domain"]]),
             "images_per_second": f"{speed:.1f}",
         }
         found.append((top1, line, own))
@@ -141,11 +142,3 @@ def fit(study, place, family, images, rate):
         _, *parts = figures.read(Path(workdir, "speed", f"{place['domain']}.csv"))
     speed = statistics.median(float(it["images_per_second"]) for it in parts)
     return history.of("val")[-1].top1, speed
-
-
-def size_of_file(family, domain):
-    """Return the bytes of a domain's file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "domain.safetensors")
-        family.save_domain(domain, path)
-        return path.stat().st_size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 from radapt_jax.commands.saving import save_new
@@ -14,9 +13,10 @@ from radapt_jax.data.load import NothingToEvaluate, load_splits
 from radapt_jax.evaluation.evaluate import open_source
 from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.evaluation.training_images import IMAGES, in_batches
+from radapt_jax.family import adapter_file
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
-from radapt_jax.family.rounding import Rounding
+from radapt_jax.family.rounding import Rounding, rounding_of
 from radapt_jax.utils.checks import names
 
 
@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     parser.add_argument("workdir", metavar="RUN")
     parser.add_argument("--out", required=True, help="the folder to write, a new one")
-    parser.add_argument("--bits", type=int, help="round adapters to 2, 3, 4 or 8 bits a value")
+    parser.add_argument(
+        "--bits", type=int, default=32, help="round adapters to 2, 3, 4 or 8 bits a value"
+    )
     parser.add_argument("--kind", choices=targets(), help="cut ranks: what adapters become")
     share = "rank over full rank of a layer (%(default)s)"
     parser.add_argument("--share", type=float, default=0.5, help=share)
@@ -45,7 +47,7 @@ def compress(arguments: argparse.Namespace) -> None:
       OSError: nothing can be written there.
     """
     bits, kind, out = arguments.bits, arguments.kind, Path(arguments.out)
-    if bits is None and kind is None:
+    if bits == 32 and kind is None:
         raise ValueError(
             "found neither --bits nor --kind; expected one of them or both, such as --bits 4."
         )
@@ -54,11 +56,11 @@ def compress(arguments: argparse.Namespace) -> None:
     if not chosen:
         kinds = {name: family[name].spec.adapter.kind for name in family}
         raise ValueError(f"found no domain with adapters that can be made smaller: {kinds}.")
-    before = {name: _size(family, name) for name in chosen}
+    before = {name: adapter_file.size(family[name]) for name in chosen}
     if kind is not None:
         rule = rank_rule("uniform", share=arguments.share)
         family = compress_family(family, kind, rule, domains=chosen)
-    rounding = None if bits is None else Rounding(bits)
+    rounding = rounding_of(bits)
     for name in chosen:
         member = _renewed(family, name, rounding, arguments)
         family.add(name, member if rounding is None else member.rounded(rounding))
@@ -104,11 +106,3 @@ def _all(family: Family, kind: str | None) -> list[str]:
         for name in family.domains
         if family[name].spec.kind.leaves and not family[name].has_own_weights
     ]
-
-
-def _size(family: Family, name: str) -> int:
-    """Return the bytes of the file that a domain would be."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "domain.safetensors")
-        family.save_domain(name, path)
-        return path.stat().st_size

@@ -17,7 +17,9 @@ from absl import flags
 from radapt_jax.data.views import CROPS
 from radapt_jax.decathlon import runs
 from radapt_jax.decathlon.table import run_tables
+from radapt_jax.evaluation.evaluate import Answers
 from radapt_jax.models.spec import DTYPES
+from radapt_jax.report.page import Judged, judge, write_page
 from radapt_jax.report.render import STYLES
 from radapt_jax.utils.checks import names
 
@@ -29,6 +31,7 @@ _LABELS = flags.DEFINE_string(
     "labels", None, "folder or zip of <domain>_test.json: score test images"
 )
 _SUBMISSION = flags.DEFINE_string("submission", None, "write the decathlon's answers to this file")
+_REPORT = flags.DEFINE_string("report", None, "also write the page of the runs, an HTML file")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the images are now, if they moved")
 _CACHE = flags.DEFINE_string("cache", "~/.cache/radapt_jax", "decoded images")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "images a step", lower_bound=1)
@@ -46,13 +49,29 @@ def main(_: list[str]) -> None:
         "crops": int(_CROPS.value),
     }
     workdirs, domains = names(_WORKDIR.value), names(_DOMAINS.value)
+    judged: dict[str, list[Judged]] = {}
+
+    def keep(workdir: str, answers: Answers) -> None:
+        judged.setdefault(workdir, []).append(judge(answers))
+
     labels, submission = _LABELS.value, _SUBMISSION.value
-    if labels or submission:
+    answered = bool(labels or submission)
+    if answered:
         if _SPLIT.value != "test":
             raise ValueError(f"labels and submission are of test; found --split {_SPLIT.value}.")
         found = runs.answer(workdirs, domains, labels=labels, submission=submission, **options)
     else:
-        found = runs.evaluate(workdirs, domains, split=_SPLIT.value, **options)
+        see = keep if _REPORT.value else None
+        found = runs.evaluate(workdirs, domains, split=_SPLIT.value, see=see, **options)
     if found:
         print(run_tables(found, _FORMAT.value, all_published=_PUBLISHED.value))
+    if _REPORT.value:
+        path = write_page(
+            workdirs,
+            _REPORT.value,
+            cache_dir=_CACHE.value,
+            data_dir=_DATA_DIR.value,
+            judged=None if answered else [judged.get(it, []) for it in workdirs],
+        )
+        print(f"{path}: the page of the runs")
     runs.check_evaluated(found)

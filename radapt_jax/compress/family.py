@@ -30,7 +30,7 @@ def svd(
         in (0, 1]), or ranks by convolution.
 
     Returns:
-      `{convolution: (β, γᵀ)}` of shapes (inputs, K) and (K, outputs).
+      By convolution (β, γᵀ), of shapes (inputs, K) and (K, outputs).
 
     Raises:
       ValueError: there are no dense adapters, or a rank or share is missing or out of range.

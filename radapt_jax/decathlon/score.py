@@ -33,6 +33,11 @@ def largest_error(name: str) -> float:
     return 2 * (100 - DECATHLON[name].baseline)
 
 
+def points_of(error: float, largest: float) -> float:
+    """Return 1000 max(0, 1 - E / E^max)², a domain's points, for errors in percent."""
+    return 1000 * max(0.0, 1 - error / largest) ** 2
+
+
 def decathlon_score(accuracies: Mapping[str, float]) -> float:
     """Return S = Σ_d 1000 max(0, 1 - E_d / E_d^max)², the score of the Visual Decathlon.
 
@@ -77,7 +82,7 @@ def decathlon_points(accuracies: Mapping[str, float]) -> dict[str, Points]:
 
 def _points(name: str, accuracy: float) -> Points:
     def points(accuracy: float) -> float:
-        return 1000 * max(0.0, 1 - (100 - accuracy) / largest_error(name)) ** 2
+        return points_of(100 - accuracy, largest_error(name))
 
     now = points(accuracy)
     return Points(accuracy, now, points(min(100.0, accuracy + 1)) - now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +30,20 @@ log = logging.getLogger(__name__)
 
 
 class Predicted(NamedTuple):
-    """What a network predicts for the images of a split, in order: labels and losses (nats)."""
+    """What a network predicts for the images of a split, in order."""
 
-    predicted: np.ndarray  # int32 (n,)
-    losses: np.ndarray  # float32 (n,)
+    predicted: np.ndarray  # labels, int32 (n,)
+    sure: np.ndarray  # their probabilities, float32 (n,)
+    losses: np.ndarray  # nats, float32 (n,); exp(-loss) is the probability of the right class
+
+
+class Answers(NamedTuple):
+    """What a domain predicts for the images of a split, which a table calls `split`."""
+
+    domain: Domain
+    split: str
+    images: Split
+    found: Predicted
 
 
 def predict_split(
@@ -62,9 +72,9 @@ def predict_split(
         found.append((real, eval_step(variables, batch, pixels.resident)))
     columns = {
         name: np.concatenate([np.asarray(it[name]).reshape(-1)[:real] for real, it in found])
-        for name in ("predicted", "loss")
+        for name in ("predicted", "sure", "loss")
     }
-    return Predicted(columns["predicted"], columns["loss"])
+    return Predicted(columns["predicted"], columns["sure"], columns["loss"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +145,7 @@ def evaluate_family(
     batch_size: int = 256,
     dtype: Any = jnp.float32,
     crops: int = 1,
+    see: Callable[[Answers], None] | None = None,
 ) -> list[Result]:
     """Evaluate domains of a family on one split, and return a result for each.
 
@@ -152,6 +163,7 @@ def evaluate_family(
       dtype: of the computation.
       crops: views of each image whose probabilities are averaged: 1 (the centre), 5 (also the
         corners) or 10 (also mirrored, for domains that mirror in training).
+      see: gets the answers of each domain that is evaluated, before the next one's images are read.
 
     Raises:
       KeyError: there is no such domain.
@@ -179,8 +191,10 @@ def evaluate_family(
             rows.append(row_of(family, name, missing, 0, None))
             continue
         judged = predict_domain(family, name, images, batch_size, dtype, crops)
-        found = scores_of(judged, images.targets, images.left_out)
-        rows.append(row_of(family, name, shown_split(which, crops), found.count, found.top1))
+        found, shown = scores_of(judged, images.targets, images.left_out), shown_split(which, crops)
+        rows.append(row_of(family, name, shown, found.count, found.top1))
+        if see is not None:
+            see(Answers(member.domain, shown, images, judged))
     return rows
 
 

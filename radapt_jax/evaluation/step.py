@@ -30,8 +30,9 @@ def make_eval_step(
 ) -> EvalStep:
     """Return the compiled `step(variables, batch, resident)` of evaluation.
 
-    The step returns "predicted" labels and "loss" (nats) of each image, (devices, b / devices), for
-    all devices to every process. Probabilities are averaged over the views of an image.
+    The step returns "predicted" labels, "sure" (their probabilities) and "loss" (nats) of each
+    image, (devices, b / devices), for all devices to every process. Probabilities are averaged over
+    the views of an image.
 
     Args:
       spec: the model spec.
@@ -52,7 +53,11 @@ def make_eval_step(
         else:
             joined = jax.nn.logsumexp(jax.nn.log_softmax(by_view), axis=1)
         predicted = joined.argmax(-1).astype(jnp.int32)
-        judged = {"predicted": predicted, "loss": losses.cross_entropy(joined, labels)}
+        judged = {
+            "predicted": predicted,
+            "sure": jax.nn.softmax(joined).max(-1),
+            "loss": losses.cross_entropy(joined, labels),
+        }
         return jax.lax.all_gather(judged, AXIS)
 
     return jax.pmap(

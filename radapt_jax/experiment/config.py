@@ -141,6 +141,10 @@ def _check_distillation(settings: Settings, spec: ModelSpec) -> None:
             "found config.optim.decay.filters None (frozen); distillation trains the shared "
             "filters. Set a number: --config.optim.decay.filters=0.0005"
         )
+    if settings.options.mixup:
+        raise ValueError(
+            f"found config.train.mixup {settings.options.mixup} in a run that distills; expected 0."
+        )
     if settings.options.bits != WHOLE:
         raise ValueError(
             f"found config.compress.bits {settings.options.bits} in a run that distills; expected "

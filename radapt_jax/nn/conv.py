@@ -5,8 +5,8 @@ convolution. Its input gradient goes through the folded filter, the gradient of 
 product at the centre tap, and while f is frozen no filter gradient is computed.
 
 On CPUs, stride-1 convolutions with many channels are computed as Winograd's F(2x2, 3x3), 16 matrix
-products with 2.25 times fewer multiplications (Lavin and Gray, CVPR 2016), and filter gradients are
-summed over parts of the batch. Input gradients of stride 2 are four small convolutions, one for
+products with 2.25 times fewer multiplications (Lavin and Gray, CVPR 2016), and large batches are
+taken in parts. Input gradients of stride 2 are four small convolutions, one for
 each parity of row and column, instead of one dilated one. docs/performance.md has the measurements.
 """
 
@@ -20,14 +20,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from radapt_jax.nn.apart import apart
+from radapt_jax.nn.products import over_pixels
+
 Image = Float[Array, "b h w c"]
 Filter = Float[Array, "3 3 c d"]
 # Where F(2x2, 3x3) pays on a CPU: fewest channels, and fewest tiles of 2x2 pixels in a batch.
 CHANNELS = 128
 TILES = 512
-# On a CPU, filter gradients are taken over this many images at a time, in at most this many parts,
-# and so are other convolutions whose input takes as many bytes as no cache holds.
+# On a CPU, a convolution whose input takes as many bytes as no cache holds is computed, as is the
+# gradient of its filter, over this many images at a time, in at most this many parts.
 IMAGES, PARTS, LARGE = 32, 8, 2**24
+# On a CPU, XLA has a faster convolution where one side has more than NARROW channels: a filter of
+# few inputs (colours) gets outputs of zeros beside its own.
+INPUTS, NARROW = 4, 16
 INPUT = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 FILTER = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
@@ -93,9 +99,21 @@ def _unit_stride(x: Image, kernel: Filter) -> Image:
     precise = x.dtype in (jnp.float32, jnp.float64)  # bfloat16 would lose too many digits
     if many and precise and min(kernel.shape[2:]) >= CHANNELS:
         return jax.lax.platform_dependent(x, kernel, cpu=winograd, default=_direct)
-    if known and batch > IMAGES and x.size * x.dtype.itemsize >= LARGE:
+    if known and precise and kernel.shape[2] <= INPUTS and kernel.shape[3] <= NARROW:
+        return jax.lax.platform_dependent(x, kernel, cpu=_broadened, default=_direct)
+    if known and _is_large(x):
         return jax.lax.platform_dependent(x, kernel, cpu=_by_parts, default=_direct)
     return _direct(x, kernel)
+
+
+def _broadened(x: Image, kernel: Filter) -> Image:
+    outputs = kernel.shape[3]
+    more = ((0, 0), (0, 0), (0, 0), (0, NARROW + 1 - outputs))
+    return _direct(x, jnp.pad(kernel, more))[..., :outputs]
+
+
+def _is_large(x: Image) -> bool:
+    return len(x) > IMAGES and x.size * x.dtype.itemsize >= LARGE
 
 
 def _by_parts(x: Image, kernel: Filter) -> Image:
@@ -195,21 +213,36 @@ def _input_gradient_2(gradient: Image, kernel: Filter) -> Image:
 
 
 def _filter_gradient(x: Image, gradient: Image, stride: int, kernel: Filter) -> Filter:
-    def whole(x: Image, gradient: Image) -> Filter:
+    def default(x: Image, gradient: Image) -> Filter:
         return jax.linear_transpose(lambda it: _direct(x, it, stride), kernel)(gradient)[0]
 
-    def by_parts(x: Image, gradient: Image) -> Filter:
-        parts = [whole(x[part], gradient[part]) for part in _parts(x)]
-        return sum(parts[1:], parts[0])
+    def on_cpu(x: Image, gradient: Image) -> Filter:
+        parts = _parts(x) if _is_large(x) else [slice(None)]
+        found = [_filter_gradient_on_cpu(x[part], gradient[part], stride) for part in parts]
+        return sum(found[1:], found[0])
 
-    if len(x) <= IMAGES:
-        return whole(x, gradient)
-    return jax.lax.platform_dependent(x, gradient, cpu=by_parts, default=whole)
+    return jax.lax.platform_dependent(x, gradient, cpu=on_cpu, default=default)
+
+
+def _filter_gradient_on_cpu(x: Image, gradient: Image, stride: int) -> Filter:
+    """Return the filter's gradient as a convolution of x, in which channels and images change
+    places, by the gradient of the output."""
+    turned = apart(lambda it: it.transpose(3, 1, 2, 0), x)  # (c, h, w, b)
+    by = apart(lambda it: it.transpose(1, 2, 0, 3), gradient)  # (h / stride, w / stride, b, d)
+    found = jax.lax.conv_general_dilated(
+        turned,
+        by,
+        window_strides=(1, 1),
+        padding=((1, 1), (1, 1)),
+        rhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return found[:, :3, :3].transpose(1, 2, 0, 3)
 
 
 def _alpha_gradient(x: Image, gradient: Image, stride: int) -> Array:
     """Return the gradient of a 1x1 filter at the centre tap: a product over all pixels."""
-    return jnp.einsum("bhwc,bhwd->cd", centre(x, stride), gradient)
+    return over_pixels(centre(x, stride), gradient)
 
 
 def _with_gradients(

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from radapt_jax.nn import conv
 from radapt_jax.nn.geometry import Geometry
+from radapt_jax.nn.products import over_pixels
 
 
 class Filter(NamedTuple):
@@ -168,7 +169,7 @@ def _alpha_gradient(x: Array, kernel: Array, geometry: Geometry, gradient: Array
     read = geometry.centre(x, kernel.shape[0])
     groups = geometry.groups
     if groups == 1:
-        return jnp.einsum("bhwc,bhwd->cd", read, gradient)
+        return over_pixels(read, gradient)
     if groups == x.shape[-1] == kernel.shape[-1]:
         return jnp.einsum("bhwd,bhwd->d", read, gradient)[None]
     inputs = read.reshape(*read.shape[:3], groups, -1)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from radapt_jax.nn.batch_norm import statistics
+from radapt_jax.nn.products import over_pixels
 
 Normed = tuple[Float[Array, "b h w c"], Float[Array, " c"], Float[Array, " c"]]
 
@@ -57,7 +58,7 @@ def _forward(
 def _backward(axis_name: str | None, epsilon: float, saved: Any, gradients: Any) -> Any:
     x, scale, alpha, mean, inverse, constant = saved
     gradient, factor = gradients[0], inverse * scale
-    product = jnp.einsum("bhwc,bhwd->cd", x, gradient)
+    product = over_pixels(x, gradient)
     total = gradient.sum((0, 1, 2))
     # Sums over pixels of h = g αᵀ, the gradient of what the norm gives, and of h times norm's z.
     of_bias = alpha @ total

@@ -19,6 +19,7 @@ from jaxtyping import Array
 from radapt_jax.data import augment
 from radapt_jax.data.batches import Batch
 from radapt_jax.data.domain import Domain
+from radapt_jax.data.mixing import mix
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.nn.layers import classified
 from radapt_jax.train.distill import (
@@ -48,6 +49,7 @@ def make_train_step(
     devices: Sequence[jax.Device],
     seed: int = 0,
     smoothing: float = 0.0,
+    mixup: float = 0.0,
     sync_norm: bool = False,
     parts: int = 1,
     dtype: Any = jnp.float32,
@@ -62,7 +64,8 @@ def make_train_step(
     its variables come last: `step(state, batch, resident, variables)`; see `step.Lesson` for
     `temperature`, and `through` for `bits`. Dropout draws from `seed` and the state's step. Metrics
     are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With
-    synchronised norms, the result does not depend on the number of devices. `parts`: see `update`;
+    synchronised norms, the result does not depend on the number of devices, unless images are mixed
+    (`mixup`, the α of `mixing.mix`), which each device does with its own. `parts`: see `update`;
     the batch is to be sharded for as many.
     """
     make_room()
@@ -75,7 +78,10 @@ def make_train_step(
     ) -> tuple[TrainState, Measured]:
         images = augment.network_input(batch, domain.mean, domain.std, resident, domain.size)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        lesson = None
+        lesson = mixed = None
+        if mixup:
+            device = jax.lax.axis_index(AXIS)
+            images, mixed = mix(images, batch["label"], mixup, key, device)
         if teaching is not None:
             lesson = Lesson(teaching.apply(*taught_by, images, train=False), temperature)
         return update(
@@ -91,6 +97,7 @@ def make_train_step(
             parts=parts,
             seen=seen,
             lesson=lesson,
+            mixed=mixed,
         )
 
     return jax.pmap(
@@ -164,6 +171,7 @@ def make_together_step(
     each: int,
     seed: int = 0,
     smoothing: float = 0.0,
+    mixup: float = 0.0,
     parts: int = 1,
     dtype: Any = jnp.float32,
     bits: int = 32,
@@ -191,6 +199,9 @@ def make_together_step(
         state: TrainState, batch: Batch, facts: Mapping[str, Any]
     ) -> tuple[TrainState, Measured]:
         images = augment.network_input(batch, facts["mean"], facts["std"])
+        key, mixed = jax.random.fold_in(jax.random.key(seed), state.step), None
+        if mixup:
+            images, mixed = mix(images, batch["label"], mixup, key)
         return update(
             model,
             optimizer_of(facts["decay"]),
@@ -198,11 +209,12 @@ def make_together_step(
             state,
             images,
             batch["label"],
-            key=jax.random.fold_in(jax.random.key(seed), state.step),
+            key=key,
             smoothing=smoothing,
             parts=parts,
             classes=facts["classes"],
             seen=seen,
+            mixed=mixed,
         )
 
     state_axes: Any = TrainState(0, None, 0, 0, 0)

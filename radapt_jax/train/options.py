@@ -16,7 +16,7 @@ from radapt_jax.utils.checks import FLAG, TEXT, check_all, number, one_of, sever
 # Options that came later, as trainings that began without them were.
 LATER: Mapping[str, Any] = {
     **{"optimizer": "sgd", "adapter_optimizer": "", "adapter_rate": 0.0},
-    **{"bits": 32, "views": 0},
+    **{"bits": 32, "views": 0, "mixup": 0.0},
 }
 DECAY: Mapping[str, float | None] = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 Called = Callable[[str], str]  # from an option to what messages call it
@@ -35,6 +35,8 @@ class TrainOptions:
       evals: evaluations on validation images, each with a state to resume from.
       log_every: steps between two rows of metrics.
       label_smoothing: in [0, 1).
+      mixup: images are mixed with one another, by shares drawn from Beta(mixup, mixup); 0: they are
+        not. See `data.mixing`.
       sync_norm: take batch statistics over all devices instead of by device.
       learning_rate: the highest of the schedule.
       momentum: of SGD; of Adam, that of its first moment.
@@ -73,6 +75,7 @@ class TrainOptions:
     evals: int = 20
     log_every: int = 50
     label_smoothing: float = 0.0
+    mixup: float = LATER["mixup"]
     sync_norm: bool = False
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -107,6 +110,11 @@ class TrainOptions:
                 f"training: found views {self.views} where {', '.join(trained)} are trained; "
                 "expected 0, since features change with what is before the head (views are kept "
                 "where the decay of filters, adapters and norms is None)."
+            )
+        if self.views and self.mixup:
+            raise ValueError(
+                f"training: found views {self.views} and mixup {self.mixup}; expected one of them "
+                "0, since features are kept of images that are not mixed."
             )
         if self.adapters_apart and self.trains_filters:
             raise ValueError(
@@ -155,6 +163,7 @@ KINDS = {
     "steps": whole(0),
     **{name: whole(1) for name in ("batch_size", "accumulate", "together", "evals", "log_every")},
     "label_smoothing": number("[0, 1)"),
+    "mixup": number("[0, inf)"),
     "sync_norm": FLAG,
     "learning_rate": optim.RATE,
     "momentum": number("[0, 1)"),

@@ -12,6 +12,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from radapt_jax.data.mixing import Mixed
 from radapt_jax.nn import losses
 from radapt_jax.train.optim import FROZEN
 from radapt_jax.utils import trees
@@ -91,6 +92,7 @@ def update(
     classes: Array | None = None,
     seen: Callable[[dict[str, Array]], dict[str, Array]] = dict,
     lesson: Lesson | None = None,
+    mixed: Mixed | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """Take one optimiser step on normalised images; the body of the compiled training steps.
 
@@ -109,6 +111,7 @@ def update(
       classes: how many of the head's outputs are the domain's, where it is padded; default: all.
       seen: gives the weights by path that the network is computed with; see `through`.
       lesson: what is learnt from a teacher, if there is one.
+      mixed: what the images are of beside `targets`, if they are mixed; "top1" is of `targets`.
 
     Returns:
       The state after the step, and "loss" (mean, nats, smoothed; NaN if a gradient is not finite)
@@ -130,14 +133,18 @@ def update(
         )
         if classes is not None:
             logits = losses.mask(logits, classes)
-        loss = losses.cross_entropy(logits, fed["targets"], smoothing, classes).mean()
+        loss = losses.cross_entropy(logits, fed["targets"], smoothing, classes)
+        if mixed is not None:
+            other = losses.cross_entropy(logits, fed["others"], smoothing, classes)
+            loss = fed["share"] * loss + (1 - fed["share"]) * other
+        loss = loss.mean()
         if lesson is not None:
             apart = losses.divergence(logits, fed["taught"], lesson.temperature).mean()
             loss = loss / 2 + apart
         top1 = (logits.argmax(-1) == fed["targets"]).mean()
         return loss, ({"loss": loss, "top1": top1}, changed["batch_stats"])
 
-    fed = {"images": images, "targets": targets}
+    fed = {"images": images, "targets": targets, **(mixed._asdict() if mixed else {})}
     if lesson is not None:
         fed["taught"] = lesson.logits
     grads, batch_stats, measured = gradients(loss_of, trained, state.batch_stats, fed, key, parts)

@@ -32,7 +32,7 @@ def adapt(
       network: a Linen module that maps images (b, h, w, 3) to logits, with variables in `params`
         and `batch_stats` alone.
       where: layers that can carry adapters (`Placement(convs=...)` chooses among them): a pattern
-        of paths such as "stage3/*", a compiled regular expression, several of them, or a function
+        of paths such as `stage3/*`, a compiled regular expression, several of them, or a function
         from a path to a bool. Default: every nn.Conv that can be served.
       head: path of the classifier, an nn.Dense; default: the last that is called.
       name: under which it is saved; default: that of its class, in small letters.
