@@ -9,7 +9,7 @@ import figures
 import numpy as np
 import rows
 import work
-from cells import figure, interval, mean_and_std, table
+from cells import figure, interval, marked, mean_and_std, note_of, table
 from small_blocks import compression, compression_by_domain
 from speed_blocks import against, roofline, shares, start, targets, train
 from study_blocks import (
@@ -101,27 +101,19 @@ def serve(*sheets):
 
 
 def service(lines):
-    """Each way of serving under load, by the number of domains."""
-    figures.one_kind(lines, ("width", "size", "connections"))
-    head = [
-        "",
-        "domains",
-        "images a second",
-        "p50, ms",
-        "p99, ms",
-        "GiB",
-        "answers",
-        "wrong",
-        "swaps",
-    ]
+    """Each way of serving under load, by the number of domains and of connections."""
+    figures.one_kind(lines, ("width", "size"))
+    speed = ["images a second", "p50, ms", "p99, ms", "GiB"]
+    head = ["", "domains", "connections", *speed, "answers", "wrong", "swaps"]
     found = []
     for line in lines:
         rate = figure(line, 0, ("per_second", "least", "most")) if line["per_second"] else ""
         gib = f"{float(line['gib']):.2f}" if line["gib"] else ""
         took = (f"{float(line[it]):.1f}" for it in ("p50_ms", "p99_ms"))
         counts = (f"{int(line[it]):,}" for it in ("requests", "wrong", "swaps"))
-        found.append([line["row"], line["domains"], rate, *took, gib, *counts])
-    return table(head, found)
+        of = (marked(line, line["row"]), line["domains"], line["connections"])
+        found.append([*of, rate, *took, gib, *counts])
+    return table(head, found) + note_of(lines)
 
 
 def transfer(lines):

@@ -3,10 +3,11 @@
     python benchmarks/service.py --peer PYTHON
 
 One, ten and a hundred domains with parallel adapters of ten classes are asked in turn for one image
-a request, by threads that each ask, wait and check the answer. Three ways take turns: ours, ours
-with every domain computed apart, and a plain PyTorch service with a merged network for each domain
-(`peer_service.py`; without --peer it is left out). Then domains are swapped all along, for
---minutes. Weights are at random (speed does not depend on them), images are real.
+a request, by threads that each ask, wait and check the answer; ten of them also by fewer and by
+more threads. Three ways take turns: ours, ours with every domain computed apart, and a plain
+PyTorch service with a merged network for each domain (`peer_service.py`; without --peer it is left
+out). Then domains are swapped all along, for --minutes. A turn beside other work is measured again
+(see `quiet.py`). Weights are at random (speed does not depend on them), images are real.
 """
 
 import argparse
@@ -51,9 +52,11 @@ COLUMNS = (
         "p50_ms",
         "p99_ms",
     ),
-    *("gib", "swaps", "connections", "width", "size", "device", "jax", "commit"),
+    *("gib", "swaps", "connections", "width", "size", "device", "jax", "commit", "others"),
 )
-KEY = ("row", "domains", "width", "size")
+KEY = ("row", "domains", "connections", "width", "size")
+OTHERS_AT, OTHER_LOADS = 10, (1, 64)  # domains, and connections
+TRIES = 3
 
 
 def real_images(size):
@@ -72,24 +75,37 @@ def answers(family, name, images):
     return [(str(row.argmax()), float(row.max())) for row in found]
 
 
-def load(url, seconds, connections, images, domains, expected):
-    """Begin to ask in a process of its own; `finish` returns what it saw."""
-    job = {"url": url, "seconds": seconds, "connections": connections, "top": 3}
-    job |= {"images": [base64.b64encode(it).decode() for it in images]}
-    job |= {"domains": domains, "expected": expected}
-    script = str(Path(__file__).parent / "service_load.py")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, script], **pipes)
-    process.stdin.write(json.dumps(job))
-    process.stdin.close()
-    return process
+class Load:
+    """Asks a server in a process of its own; `finish` returns what it saw."""
+
+    def __init__(self, server, seconds, connections, images, domains, expected):
+        job = {"url": server.url, "seconds": seconds, "connections": connections, "top": 3}
+        job |= {"images": [base64.b64encode(it).decode() for it in images]}
+        job |= {"domains": domains, "expected": expected}
+        script = str(Path(__file__).parent / "service_load.py")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen([sys.executable, script], **pipes)
+        self._watch = quiet.Watch((self._process.pid, server.process.pid))
+        self._process.stdin.write(json.dumps(job))
+        self._process.stdin.close()
+
+    def finish(self):
+        found = json.loads(self._process.stdout.read())
+        found["others"] = self._watch.others()
+        self._process.wait()
+        for told in found["wrong"][:3]:
+            print(f"WRONG: {told}", file=sys.stderr)
+        return found
 
 
-def finish(process):
-    found = json.loads(process.stdout.read())
-    process.wait()
-    for told in found["wrong"][:3]:
-        print(f"WRONG: {told}", file=sys.stderr)
+def undisturbed(*job):
+    """Return what a load saw, from a quiet machine if there is one within some tries."""
+    for _ in range(TRIES):
+        quiet.wait()
+        found = Load(*job).finish()
+        if found["wrong"] or quiet.is_quiet(found["others"]):
+            break
+        print(f"others used {found['others']:.2f} of the machine")
     return found
 
 
@@ -140,24 +156,32 @@ def compare(arguments, images, facts, put):
                 servers[PEER] = PeerServer(arguments.peer, family, folder / "peer", arguments.width)
             for server in servers.values():
                 stack.callback(server.stop)
-            seen = {way: [] for way in servers}
-            for turn in range(arguments.repeats + 1):
-                for way, server in servers.items():
-                    quiet.wait()
-                    seconds = arguments.seconds if turn else 3  # the first turn warms up
-                    job = (server.url, seconds, arguments.connections, images, list(family))
-                    found = finish(load(*job, expected))
-                    seen[way] += [found] if turn else []
-            for way, found in seen.items():
-                rates = sorted(len(it["ms"]) / it["seconds"] for it in found)
-                gib = resident(servers[way].process.pid)
-                put({**facts, **row(way, count, found, rates), "gib": f"{gib:.2f}"})
+            for connections in loads(count, arguments.connections):
+                seen = {way: [] for way in servers}
+                for turn in range(arguments.repeats + 1):
+                    for way, server in servers.items():
+                        seconds = arguments.seconds if turn else 3  # the first turn warms up
+                        asked = (images, list(family), expected)
+                        found = undisturbed(server, seconds, connections, *asked)
+                        seen[way] += [found] if turn else []
+                for way, found in seen.items():
+                    rates = sorted(len(it["ms"]) / it["seconds"] for it in found)
+                    gib = f"{resident(servers[way].process.pid):.2f}"
+                    line = row(way, count, found, rates)
+                    put({**facts, **line, "connections": connections, "gib": gib})
+
+
+def loads(count, connections):
+    """The numbers of connections: one, and fewer and more where there are ten domains."""
+    return sorted({connections, *OTHER_LOADS}) if count == OTHERS_AT else [connections]
 
 
 def row(name, domains, found, rates):
     took = np.concatenate([it["ms"] for it in found])
+    others = [it["others"] for it in found if it["others"] is not None]
     return {
         **{"row": name, "domains": domains, "n": len(found), "requests": len(took)},
+        "others": f"{max(others):.2f}" if others else "",
         **{"wrong": sum(len(it["wrong"]) for it in found), "swaps": 0},
         "per_second": f"{np.median(rates):.1f}",
         **{"least": f"{rates[0]:.1f}", "most": f"{rates[-1]:.1f}"},
@@ -189,24 +213,26 @@ def swap(arguments, images, facts, put):
                 return done.json()["done"]
 
             kind, took = {"Content-Type": "image/png"}, []
+            quiet.wait()
+            watch = quiet.Watch((server.process.pid,))
             for seed in range(20):
                 start = time.perf_counter()
                 put_file(f"d{seed}", 1)
                 server.client.post(f"/predict/d{seed}", content=images[0], headers=kind)
                 took.append(1000 * (time.perf_counter() - start))
-            rest = {"ms": took, "wrong": [], "seconds": sum(took) / 1000}
+            rest = {"ms": took, "wrong": [], "seconds": sum(took) / 1000, "others": watch.others()}
             line = row("from PUT to the first answer, at rest", count, [rest], [len(took)])
             put({**facts, **line, "swaps": len(took), "n": len(took), "per_second": ""})
             seconds = 60 * arguments.minutes
-            job = (server.url, seconds, arguments.connections, images, list(family))
-            asking, swaps, until = load(*job, expected), 0, time.monotonic() + seconds - 1
+            job = (server, seconds, arguments.connections, images, list(family), expected)
+            asking, swaps, until = Load(*job), 0, time.monotonic() + seconds - 1
             while time.monotonic() < until:
                 assert put_file(f"d{swaps % count}", (swaps // count) % 2) in (
                     "replaced",
                     "unchanged",
                 )
                 swaps += 1
-            found = finish(asking)
+            found = asking.finish()
             rates = [len(found["ms"]) / found["seconds"]]
             line = row(f"swaps for {arguments.minutes:g} minutes", count, [found], rates)
             gib = f"{resident(server.process.pid):.2f}"

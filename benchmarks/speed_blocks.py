@@ -2,7 +2,7 @@
 
 import figures
 import rows
-from cells import figure, table
+from cells import figure, marked, note_of, table
 
 COLD = "first step, nothing compiled before"
 WARM = "first step, compiled before"
@@ -35,7 +35,6 @@ STARTS = (  # rows of start.csv, what they are called, what was wanted, digits a
     (WARM, "seconds to the first step, compiled before", "at most 5", 1, 1.0),
     (COLD, "seconds to the first step, nothing compiled", "at most 8", 1, 1.0),
 )
-DISTURBED = "†"
 NO_FIGURE = "not measured"
 
 
@@ -49,18 +48,13 @@ def train(lines):
             if not (ratio := _ratio(ours, peer)):
                 peer = None
             cells = [
-                [_marked(it, figure(it, 1, names)), it["peak_gib"]] if it else ["", ""]
+                [marked(it, figure(it, 1, names)), it["peak_gib"]] if it else ["", ""]
                 for it in (ours, peer)
             ]
             (our_speed, our_peak), (peer_speed, peer_peak) = cells
             found.append([row, str(batch), our_speed, peer_speed, ratio, our_peak, peer_peak])
     head = ["row", "batch", "ours", "PyTorch", "ours / PyTorch", "GiB, ours", "GiB, PyTorch"]
-    note = f"\n\n{DISTURBED}: other processes used more than a twentieth of the machine meanwhile."
-    return table(head, found) + ("" if all(map(figures.was_quiet, lines)) else note)
-
-
-def _marked(row, text):
-    return text if figures.was_quiet(row) else f"{text} {DISTURBED}"
+    return table(head, found) + note_of(lines)
 
 
 def against(*sheets):

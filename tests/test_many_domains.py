@@ -11,6 +11,7 @@ import pytest
 from families import empty_family, member_of, whole
 
 from radapt_jax import Family
+from radapt_jax.family import checkpoint
 
 COUNT, AT_MOST = 1000, 8
 
@@ -90,6 +91,42 @@ def test_domains_in_memory_alone_stay(family, digits):
     with pytest.raises(KeyError, match="found no domain 'd003'"):
         family.predict(pixels, domain="d003")
     assert len(family) == COUNT
+
+
+def test_a_domain_that_was_saved_is_one_of_those_on_disk(workdir, digits, tmp_path):
+    """It may leave memory, and comes back as it was saved."""
+    for name in ("d000", "d001"):
+        shutil.copytree(workdir / "domains" / name, tmp_path / "domains" / name)
+    shutil.copytree(workdir / "shared", tmp_path / "shared")
+    family = Family.load(tmp_path, at_most=1)
+    family.add("d000", member_of(digits, "parallel", 7))
+    family.add("mine", member_of(digits, "parallel", 8))
+    ours = {name: family[name].card()["sha256"] for name in ("d000", "mine")}
+    for name in ours:
+        checkpoint.save_member(family[name], tmp_path)
+        family.saved(name)
+    assert len(held(family)) == 1
+    family["d001"]
+    assert held(family) == ["d001"]
+    assert {name: family[name].card()["sha256"] for name in ours} == ours
+    with pytest.raises(KeyError, match="found no domain 'd002'"):
+        family.saved("d002")
+    everything = Family.load(tmp_path)
+    everything.saved("mine")  # all are held without at_most
+    assert len(held(everything)) == 3
+
+
+def test_reading_again_and_again_takes_no_memory(workdir):
+    family = Family.load(workdir, at_most=1)
+
+    def objects(times):
+        for index in range(times):
+            family[f"d{index % 2:03}"]
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = objects(4)
+    assert objects(20) - before < 100  # one of Orbax's metadata had 2,000
 
 
 def test_pinned_domains_stay(workdir, digits):

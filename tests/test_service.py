@@ -1,41 +1,32 @@
-"""`radapt serve` as a process: every address, every limit, swaps under load, stops and kills."""
+"""`radapt serve` as a process: every address, every limit, the page."""
 
 import base64
 import concurrent.futures
-import io
+import functools
 import json
-import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
 
+import asking
 import httpx
 import numpy as np
 import pytest
 import schemathesis
+from asking import NPY, PNG, WIDTH, check, family_to_serve, npy, png, refused
 from conftest import ROOT
-from families import empty_family, member_of, of_classes, whole
+from families import member_of, whole
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
-from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from radapt_jax import Family
-from radapt_jax.__main__ import main
-from radapt_jax.commands import serve as serving_command
-from radapt_jax.family import adapter_file, checkpoint
 
 sys.path.append(str(ROOT / "benchmarks"))
 
 from served import TOKEN, Server
 
-WIDTH = 0.0625
-NPY, PNG = {"Content-Type": "application/x-npy"}, {"Content-Type": "image/png"}
 LIMITS = ("--batch", 4, "--images", 6, "--waiting", 12, "--body", 400_000, "--pixels", 90_000)
 
 
@@ -46,15 +37,7 @@ def pixels(digits):
 
 @pytest.fixture(scope="module")
 def family(digits, faces):
-    family = empty_family(WIDTH)
-    family.add("a", member_of(digits, "parallel", 1, width=WIDTH))
-    family.add("b", member_of(of_classes(digits, 20), "parallel", 2, width=WIDTH))
-    family.add("c", member_of(faces, "parallel", 3, width=WIDTH))
-    family.add("source", member_of(digits, "none", 4, width=WIDTH))
-    family.shared = family.shared.__class__(
-        family.shared.params, family.shared.backbone, source="source"
-    )
-    return family
+    return family_to_serve(digits, faces)
 
 
 @pytest.fixture(scope="module")
@@ -67,45 +50,7 @@ def server(family, tmp_path_factory):
 
 @pytest.fixture
 def file_of(digits, tmp_path):
-    """A function that returns the bytes of an adapter file, of a domain from a seed."""
-
-    def made(seed, width=WIDTH, kind="parallel"):
-        family = empty_family(width)
-        family.add("digits", member_of(digits, kind, seed, width=width))
-        family.save_domain("digits", tmp_path / "file")
-        return (tmp_path / "file").read_bytes()
-
-    return made
-
-
-def png(image):
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def npy(images):
-    stream = io.BytesIO()
-    np.save(stream, images)
-    return stream.getvalue()
-
-
-def check(response, family, name, images, top):
-    """Check an answer to images as they were sent against the family's own."""
-    assert response.status_code == 200, response.text
-    found = response.json()
-    assert found["domain"] == name
-    assert found["sha256"] == family[name].card()["sha256"]
-    expected = family.predict(family.preprocess(list(images), domain=name), domain=name)
-    assert len(found["images"]) == len(images)
-    classes = family[name].domain.classes
-    for guesses, row in zip(found["images"], expected, strict=True):
-        assert len(guesses) == min(top, len(classes))
-        best = sorted(row, reverse=True)[:top]
-        np.testing.assert_allclose([it["probability"] for it in guesses], best, atol=1e-5)
-        for it in guesses:
-            place = classes.index(it["name"])
-            np.testing.assert_allclose(it["probability"], row[place], atol=1e-5)
+    return functools.partial(asking.file_of, digits, tmp_path)
 
 
 def test_every_kind_of_body(server, family, pixels):
@@ -165,13 +110,6 @@ def test_alive_ready_metrics_and_pages(server, pixels):
         assert found.status_code == 200
     for where in ("/", "/page.js", "/page.css", "/docs"):
         assert "https://" not in server.client.get(where).text, where  # nothing from elsewhere
-
-
-def refused(response, status, *words):
-    assert response.status_code == status, response.text
-    detail = response.json()["detail"]
-    for word in words:
-        assert word in detail, detail
 
 
 def test_bodies_that_are_refused(server, pixels):
@@ -330,171 +268,6 @@ TYPES = st.sampled_from(
 def test_any_body_of_any_type(server, body, kind):
     found = server.client.post("/predict/a", content=body, headers={"Content-Type": kind})
     assert found.status_code in (200, 413, 415, 422), found.text
-
-
-def test_swaps_under_load(family, digits, pixels, tmp_path):
-    """While domains come, change and go, every answer is of a version that was there."""
-    family.save(tmp_path / "run")
-    names, versions = [f"d{k}" for k in range(6)], 3
-    known, files = {}, {}
-    for name in names:
-        for version in range(versions):
-            member = member_of(digits, "parallel", 10 * int(name[1:]) + version, width=WIDTH)
-            one = Family(family.shared, [])
-            one.add(name, member)
-            one.save_domain(name, tmp_path / "file")
-            files[name, version] = (tmp_path / "file").read_bytes()
-            known[name, one[name].card()["sha256"]] = one.predict(pixels, domain=name)
-    stop, counts, wrong = threading.Event(), dict.fromkeys(names, 0), []
-    with Server(tmp_path / "run", tmp_path / "log", "--batch", 4) as server:
-        for name in names:
-            assert server.client.put(f"/domains/{name}", content=files[name, 0]).status_code == 201
-
-        def ask(worker):
-            with httpx.Client(base_url=server.url, timeout=60) as client:
-                for turn in range(10**9):
-                    if stop.is_set():
-                        return
-                    name, place = names[(turn + worker) % len(names)], turn % len(pixels)
-                    found = client.post(
-                        f"/predict/{name}?top=10", content=npy(pixels[place]), headers=NPY
-                    )
-                    if not agrees(found, known, name, place):
-                        wrong.append((name, found.status_code, found.text))
-                    counts[name] += 1
-
-        workers = [threading.Thread(target=ask, args=(worker,)) for worker in range(4)]
-        for worker in workers:
-            worker.start()
-        for turn in range(2 * len(names) * versions):
-            name, version = names[turn % len(names)], (turn // len(names) + 1) % versions
-            done = server.client.put(f"/domains/{name}", content=files[name, version])
-            assert done.json()["done"] == "replaced", done.text
-        stop.set()
-        for worker in workers:
-            worker.join()
-        assert wrong == []
-        assert min(counts.values()) > 3
-        assert server.stop() == -signal.SIGTERM
-    kept = list((tmp_path / "run" / "removed").glob("d0-*.safetensors"))
-    assert len(kept) == versions
-    assert adapter_file.read(kept[0]).domain.name == "d0"
-
-
-def agrees(found, known, name, place):
-    """Whether an answer is that of the version it names."""
-    if found.status_code != 200:
-        return False
-    told = found.json()
-    row = known.get((name, told["sha256"]), np.full((len(known), 10), np.nan))[place]
-    guesses = {it["name"]: it["probability"] for it in told["images"][0]}
-    return np.allclose([guesses[str(k)] for k in range(10)], row, atol=1e-5)
-
-
-def test_what_was_put_is_there_after_a_kill(family, file_of, digits, pixels, tmp_path):
-    family.save(tmp_path / "run")
-    with Server(tmp_path / "run", tmp_path / "log", "--batch", 1) as server:
-        assert server.client.put("/domains/new", content=file_of(5)).status_code == 201
-        assert server.client.delete("/domains/b").status_code == 200
-        version = server.client.get("/domains/new").json()["sha256"]
-        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-    with Server(tmp_path / "run", tmp_path / "log", "--batch", 1) as server:
-        found = [it["name"] for it in server.client.get("/domains").json()["domains"]]
-        assert found == ["a", "c", "new", "source"]
-        assert server.client.get("/domains/new").json()["sha256"] == version
-    (kept,) = (tmp_path / "run" / "removed").iterdir()
-    assert adapter_file.read(kept).card()["sha256"] == family["b"].card()["sha256"]
-
-
-def test_a_stop_answers_what_waits_and_takes_no_more(family, pixels, tmp_path):
-    """SIGTERM while requests wait: all are answered, then the process ends by itself."""
-    family.save(tmp_path / "run")
-    waits = ("--batch", 4, "--wait", 1000)  # three images of four wait a second for a fourth
-    with Server(tmp_path / "run", tmp_path / "log", *waits) as server:
-
-        def ask(name):
-            where = f"{server.url}/predict/{name}"
-            return httpx.post(where, content=npy(pixels[:1]), headers=NPY, timeout=60)
-
-        with concurrent.futures.ThreadPoolExecutor(3) as pool:
-            asked = [pool.submit(ask, name) for name in "abc"]
-            until = time.monotonic() + 30
-            while "waiting_images 3.0" not in server.client.get("/metrics").text:
-                assert time.monotonic() < until
-            server.process.send_signal(signal.SIGTERM)
-            for name, answer in zip("abc", asked, strict=True):
-                check(answer.result(), family, name, pixels[:1], 5)
-        assert server.process.wait(60) == -signal.SIGTERM
-        with pytest.raises(httpx.ConnectError):
-            ask("a")
-
-
-def test_a_full_queue_and_slow_answers(family, pixels, tmp_path):
-    family.save(tmp_path / "run")
-    bounds = ("--batch", 4, "--wait", 1000, "--images", 2, "--waiting", 2, "--seconds", 0.5)
-    with Server(tmp_path / "run", tmp_path / "log", *bounds) as server:
-
-        def ask(count):
-            where = f"{server.url}/predict/a"
-            return httpx.post(where, content=npy(pixels[:count]), headers=NPY, timeout=60)
-
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            first = pool.submit(ask, 2)
-            until = time.monotonic() + 30
-            while "waiting_images 2.0" not in server.client.get("/metrics").text:
-                assert time.monotonic() < until
-            full = ask(1)
-            refused(full, 429, "found 2 images waiting and 1 more; expected 2 at most")
-            assert full.headers["Retry-After"] == "1"
-            refused(first.result(), 503, "found no answer within 0.5 s")
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
-            head = "POST /predict/a HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
-            connection.sendall(f"{head}Content-Length: 100\r\n\r\nslow".encode())
-            assert b"408" in connection.recv(1000).split(b"\r\n")[0]
-
-
-def test_a_server_without_a_token_changes_nothing(family, file_of, tmp_path):
-    family.save(tmp_path / "run")
-    with Server(tmp_path / "run", tmp_path / "log", "--batch", 1, token=None) as server:
-        put = server.client.put("/domains/d", content=file_of(5))
-        refused(put, 403, "without a token")
-        refused(server.client.delete("/domains/a"), 403, "without a token")
-        assert not server.client.get("/domains").json()["changeable"]
-        assert checkpoint.list_members(tmp_path / "run") == sorted(family)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--batch", "0"), "--batch 0; expected a whole number from 1"),
-        (("--wait", "-1"), "--wait -1.0; expected 0 to 1000 ms"),
-        (("--waiting", "1"), "found waiting 1 below images 64"),
-        (("--pixels", "99999999999"), "pixels"),
-        (("--token_file", "short"), "expected 16 or more"),
-        (("--token_file", "missing"), "missing"),
-    ],
-)
-def test_arguments_that_are_refused(tmp_path, monkeypatch, arguments, words):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "short").write_text("short")
-    with pytest.raises(SystemExit, match=re.escape(words)):
-        main(["serve", "run", *arguments])
-
-
-def test_a_workdir_without_a_family(tmp_path):
-    command = [sys.executable, "-m", "radapt_jax", "serve", "nowhere"]
-    environment = {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: found no shared weights at ")
-    assert "Traceback" not in done.stderr
-
-
-def test_without_the_extra(monkeypatch):
-    monkeypatch.setattr(serving_command, "NEEDED", ("fastapi", "no_such_package"))
-    with pytest.raises(SystemExit, match=r"no_such_package; .* pip install 'radapt_jax\[serve\]'"):
-        main(["serve", "run"])
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")

@@ -160,12 +160,16 @@ def test_domains_that_are_read_when_they_are_asked_for(family, digits, tmp_path)
         asked = [Question(f"d{first + k}", pixels) for k in range(4)]
         for question, answer in zip(asked, engine.answer(asked), strict=True):
             same(answer, family, question.domain, pixels)
+    other = family.fitted("d0", member_of(digits, "parallel", 40, width=WIDTH))
+    checkpoint.save_member(other, tmp_path)  # by another process
+    with pytest.raises(ValueError, match=r"d0': found sha256 .* as when the server started"):
+        engine.answer([Question("d0", pixels)])
 
 
 def test_a_domain_that_is_replaced_is_kept_as_it_was_on_disk(family, digits, tmp_path):
     """Of the one that is served, and of one that another process has written since."""
     family.save(tmp_path)
-    store = Store(tmp_path, family)
+    store = Store(tmp_path)
     newer, newest = (
         family.fitted("a", member_of(digits, "parallel", seed, width=WIDTH)) for seed in (30, 31)
     )

@@ -241,14 +241,15 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _load(folder: Path, expected: trees.Tree) -> dict[str, Any]:
-    """Check a checkpoint's shapes and dtypes, then read it; Orbax alone would cast silently."""
+    """Read a checkpoint, and check its shapes and dtypes.
+
+    It is read as it was saved: Orbax casts silently where it is told what to expect. Its metadata
+    are left alone: TensorStore 0.1.86 never frees what it tells of them, 1 MiB of a ResNet-26.
+    """
     path = folder / VARIABLES
     try:
-        metadata = trees.flatten(ocp.metadata(path).metadata)
+        found = trees.to_numpy(ocp.load(path))
     except Exception as error:
-        raise ValueError(f"{path} is no readable Orbax checkpoint: {error}") from error
-    trees.check_like(trees.unflatten(metadata), expected, f"the checkpoint {path}")
-    try:
-        return trees.to_numpy(ocp.load(path))
-    except Exception as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{path} is damaged, or no Orbax checkpoint: {error}") from error
+    trees.check_like(found, expected, f"the checkpoint {path}")
+    return found

@@ -121,6 +121,18 @@ class Domains:
         check_apart([*(self._bank.names - {name}), name])
         self._bank.add(name, self.fitted(name, domain))
 
+    def saved(self, name: str) -> None:
+        """Count a domain that was added among those on disk, where it was saved meanwhile.
+
+        Where the family was loaded with `at_most`, such a domain may leave memory; it is read again
+        from the workdir that the family was loaded from. No effect on other families.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
+        self._check_there(name)
+        self._bank.saved(name)
+
     def remove(self, name: str) -> Member:
         """Take a domain out of the family, but not off the disk, and return it.
 

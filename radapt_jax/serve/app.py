@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +48,6 @@ IMAGES = {
 }
 FILE = {"required": True, "content": {"application/octet-stream": BINARY}}
 
-log = logging.getLogger(__name__)
 bearer = HTTPBearer(auto_error=False, description="the token that the server was started with")
 
 
@@ -58,18 +56,27 @@ def told(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Told} for status in statuses}
 
 
-def create_app(service: Service, token: str | None = None) -> Any:
+def create_app(
+    service: Service,
+    token: str | None = None,
+    on_failure: Callable[[BaseException], None] = lambda error: None,
+) -> Any:
     """Return an ASGI app that serves a family.
 
     Args:
       service: what is behind the addresses; the app starts and stops it.
       token: what PUT and DELETE must bring; None: they are refused.
+      on_failure: is told why nothing can be answered, if the programs cannot be made.
     """
+
+    def started(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            on_failure(error)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         starting = asyncio.create_task(service.start())
-        starting.add_done_callback(_log_failure)
+        starting.add_done_callback(started)
         yield
         starting.cancel()
         await service.stop()
@@ -191,8 +198,3 @@ async def _refuse(_: Request, refused: Refused) -> JSONResponse:
     return JSONResponse(
         {"detail": refused.detail}, status_code=refused.status, headers=refused.headers
     )
-
-
-def _log_failure(starting: asyncio.Task[None]) -> None:
-    if not starting.cancelled() and (error := starting.exception()):
-        log.error("the server cannot answer: %s", error)

@@ -73,9 +73,7 @@ class Engine:
         """
         for facts in self._facts.values():
             if facts.key not in self._programs:
-                self._programs[facts.key] = self._made(facts, self._family.variables(facts.name))
-            if self._family.at_most is None:
-                self._stack(self._programs[facts.key].slots, facts)
+                self._programs[facts.key] = self._made(facts, self._variables(facts))
         for key, programs in self._programs.items():
             _tell(key, programs)
 
@@ -84,7 +82,8 @@ class Engine:
 
         Raises:
           KeyError: there is no such domain.
-          ValueError: a domain that is on disk is damaged.
+          ValueError: a domain that is on disk is damaged, or another one by now.
+          OSError: it is no longer there.
         """
         asked = [self._facts[it.domain] for it in questions]
         groups: dict[Key, list[int]] = {}
@@ -112,7 +111,7 @@ class Engine:
         for name in chosen.alone:
             facts = self._facts[name]
             if name in missing:
-                programs.alone.hold(facts, self._family.variables(name))
+                programs.alone.hold(facts, self._variables(facts))
             alone = functools.partial(programs.alone.predict, facts=facts)
             own = _of(questions, places, [name])
             found |= self._run("alone", alone, programs.alone_cuts, own, questions)
@@ -129,8 +128,22 @@ class Engine:
     def _stack(self, slots: Slots | None, facts: Facts, needed: Sequence[str] = ()) -> None:
         """Give a domain a row if it has none, and if there are rows."""
         if slots is not None and not slots.holds(facts.name, facts.version):
-            variables = self._family.variables(facts.name)
-            slots.hold(facts.domain, facts.version, variables, needed)
+            slots.hold(facts.domain, facts.version, self._variables(facts), needed)
+
+    def _variables(self, facts: Facts) -> dict[str, Any]:
+        """Return a domain's variables, as they were when its facts were read.
+
+        Raises:
+          ValueError: it is damaged on disk, or another process has written it since.
+        """
+        if self._family.at_most is not None:
+            found = str(self._family[facts.name].card()["sha256"])
+            if found != facts.version:
+                raise ValueError(
+                    f"domain {facts.name!r}: found sha256 {found[:12]}... on disk; expected "
+                    f"{facts.version[:12]}..., as when the server started. Start it again."
+                )
+        return self._family.variables(facts.name)
 
     def _run(
         self,
@@ -169,11 +182,12 @@ class Engine:
         return Ready(facts, fitted, self._made(facts, variables))
 
     def put(self, ready: Ready) -> None:
-        """Put a domain in place, instead of the one of its name."""
+        """Put a domain in place, instead of the one of its name; it is on disk already."""
         name = ready.facts.name
         if name in self._facts:
             self._programs[self._facts[name].key].forget(name)
         self._family.add(name, ready.member)
+        self._family.saved(name)
         self._facts[name] = ready.facts
         if ready.programs is not None:
             self._programs[ready.facts.key] = ready.programs
@@ -185,10 +199,13 @@ class Engine:
         self._family.remove(name)
 
     def _made(self, example: Facts, variables: Mapping[str, Any]) -> Programs:
-        """Compile programs with room for the domains there are, and for this one."""
+        """Compile programs with room for the domains there are, and for this one.
+
+        The domains there are have their rows at once, unless they are read when asked for.
+        """
         alike = [it for it in self._facts.values() if it.key == example.key]
         classes = max(it.domain.num_classes for it in (example, *alike))
-        return make_programs(
+        made = make_programs(
             example,
             variables,
             sizes=self._sizes,
@@ -196,6 +213,10 @@ class Engine:
             classes=classes,
             mix=self._mix,
         )
+        if self._family.at_most is None:
+            for it in alike:
+                self._stack(made.slots, it)
+        return made
 
     def _rows(self, facts: Facts) -> int:
         """Return how many domains are stacked with this one, itself included.

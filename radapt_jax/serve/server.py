@@ -24,10 +24,17 @@ def run(service: Service, *, host: str, port: int, token: str | None) -> None:
 
     Raises:
       OSError: the address cannot be listened on.
+      ValueError: a domain is damaged, so that nothing can be answered.
     """
+    failures: list[BaseException] = []
+
+    def give_up(error: BaseException) -> None:
+        failures.append(error)
+        server.should_exit = True
+
     prometheus_client.disable_created_metrics()
     config = uvicorn.Config(
-        create_app(service, token),
+        create_app(service, token, give_up),
         host=host,
         port=port,
         log_level="warning",
@@ -40,7 +47,10 @@ def run(service: Service, *, host: str, port: int, token: str | None) -> None:
     where = f"http://{host}:{listening.getsockname()[1]}"
     changes = "with the token" if token else "not possible, as there is no token"
     log.info("%d domains at %s; changes %s", len(service.facts), where, changes)
-    uvicorn.Server(config).run([listening])
+    server = uvicorn.Server(config)
+    server.run([listening])
+    if failures:
+        raise failures[0]
 
 
 def read_token(path: str | Path | None) -> str | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from radapt_jax.serve.limits import MOST, WAIT, Limits
 from radapt_jax.serve.metrics import Metrics
 from radapt_jax.serve.refusals import Refused, busy
 from radapt_jax.serve.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -57,7 +60,7 @@ class Service:
         if not self.facts:
             raise ValueError(f"found no domains in {workdir}; expected at least one to serve.")
         self._engine = Engine(self.family, self.facts, batch, mix=mix)
-        self._store = Store(workdir, self.family, backbones)
+        self._store = Store(workdir, backbones)
         self._decoder = Decoder(limits.pixels)
         self._batcher = Batcher(self._engine.answer, most=self._engine.most, wait=wait)
         self._changing = asyncio.Lock()
@@ -85,8 +88,8 @@ class Service:
         They are all of one version of the domain.
 
         Raises:
-          Refused: there is no such domain, no room in the queue or no time, or an image cannot be
-            read.
+          Refused: there is no such domain, no room in the queue or no time, an image cannot be
+            read, or the domain cannot be read from disk.
         """
         began = time.monotonic()
         self.found(name)
@@ -113,7 +116,16 @@ class Service:
         self.found(name)
         most = self._engine.most
         parts = [decoded[at : at + most] for at in range(0, len(decoded), most)]
-        return list(await asyncio.gather(*(self._batcher.ask(Question(name, it)) for it in parts)))
+        try:
+            asked = (self._batcher.ask(Question(name, it)) for it in parts)
+            return list(await asyncio.gather(*asked))
+        except (ValueError, OSError) as error:
+            log.error("domain %r cannot be read: %s", name, error)
+            raise Refused(
+                503,
+                f"domain {name!r} is damaged on the server's disk, or another one by now; expected "
+                "it as it was when the server started. Put it again, or start the server again.",
+            ) from error
 
     async def put(self, name: str, body: bytes) -> tuple[Facts, str]:
         """Serve the domain of an adapter file under a name; return its facts and what was done.
@@ -131,11 +143,12 @@ class Service:
             if before is not None and before.version == facts.version:
                 return before, "unchanged"
             _check(check_apart, [*(self.facts.keys() - {name}), name])
-            with _refusing():
-                ready = await asyncio.to_thread(self._engine.prepare, member, facts)
-                await asyncio.to_thread(self._store.put, ready.member)
-            self.facts[name] = facts
-            await self._batcher.change(lambda: self._engine.put(ready))
+            async with self._in_memory(name):
+                with _refusing():
+                    ready = await asyncio.to_thread(self._engine.prepare, member, facts)
+                    await asyncio.to_thread(self._store.put, ready.member)
+                self.facts[name] = facts
+                await self._batcher.change(lambda: self._engine.put(ready))
         return facts, "added" if before is None else "replaced"
 
     async def remove(self, name: str) -> Facts:
@@ -153,11 +166,24 @@ class Service:
                     f"found {name!r}, the domain that the backbone was trained on; expected "
                     "another: new domains start from its norms.",
                 )
-            with _refusing():
-                await asyncio.to_thread(self._store.remove, name)
-            del self.facts[name]
-            await self._batcher.change(lambda: self._engine.remove(name))
+            async with self._in_memory(name):
+                with _refusing():
+                    await asyncio.to_thread(self._store.remove, name)
+                del self.facts[name]
+                await self._batcher.change(lambda: self._engine.remove(name))
         return facts
+
+    @asynccontextmanager
+    async def _in_memory(self, name: str) -> AsyncIterator[None]:
+        """Hold a domain while it changes on disk: what waits is answered with it as it was."""
+        if name in self.family:
+            with suppress(ValueError, OSError):  # if it cannot be read, it answers nobody
+                await asyncio.to_thread(self.family.pin, name)
+        try:
+            yield
+        finally:
+            if name in self.family:
+                self.family.unpin(name)
 
     def _read(self, name: str, body: bytes) -> tuple[Member, dict[str, Any]]:
         """Return the domain of an adapter file under a name, checked, and its card."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from radapt_jax.family import adapter_file, checkpoint
-from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.models.registry import Backbones
 from radapt_jax.train.lock import held
@@ -20,21 +19,19 @@ class Store:
     """A workdir that a server changes; it is locked while it does.
 
     Args:
-      workdir: of the family.
-      family: the domains that are served.
+      workdir: of the family that is served.
       backbones: your own networks, by name.
     """
 
-    def __init__(
-        self, workdir: str | Path, family: Family, backbones: Backbones | None = None
-    ) -> None:
-        self._workdir, self._family, self._backbones = Path(workdir), family, backbones
+    def __init__(self, workdir: str | Path, backbones: Backbones | None = None) -> None:
+        self._workdir, self._backbones = Path(workdir), backbones
 
     def put(self, member: Member) -> None:
         """Save a domain, and keep the one of its name.
 
         Raises:
           BlockingIOError: another process writes to the workdir.
+          ValueError: what is on disk is damaged, so that it cannot be kept.
           OSError: it cannot be written; what was saved before is intact.
         """
         with held(self._workdir):
@@ -47,6 +44,7 @@ class Store:
 
         Raises:
           BlockingIOError: another process writes to the workdir.
+          ValueError: what is on disk is damaged, so that it cannot be kept.
           OSError: it cannot be done; the domain is still there.
         """
         with held(self._workdir):
@@ -54,17 +52,9 @@ class Store:
             checkpoint.delete_member(self._workdir, name)
 
     def _keep(self, name: str) -> None:
-        """Write a domain's file as it is on disk, which another process may have changed.
-
-        It is read only if it is another than the one that is served: Orbax does not free what it
-        reads of a checkpoint's metadata, about 1 MiB.
-        """
-        card, _ = checkpoint.read_member_card(self._workdir, name, self._backbones)
-        version = str(card["sha256"])
-        if name in self._family and self._family[name].card()["sha256"] == version:
-            member = self._family[name]
-        else:
-            member = checkpoint.load_member(self._workdir, name, self._backbones)
+        """Write a domain's file as it is on disk, which another process may have changed."""
+        member = checkpoint.load_member(self._workdir, name, self._backbones)
         folder = self._workdir / REMOVED
         folder.mkdir(exist_ok=True)
+        version = str(member.card()["sha256"])
         adapter_file.write(member, folder / f"{name}-{version[:12]}.safetensors")
