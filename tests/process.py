@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-MOST_MAPS, MOST_BYTES = 15_000, 2 * 10**9
+MOST_MAPS, MOST_BYTES = 15_000, 3 * 10**9
 MAPS, MEMORY = Path("/proc/self/maps"), Path("/proc/self/statm")
 KNOWN = MAPS.exists()
 PAGE = os.sysconf("SC_PAGE_SIZE")  # bytes
