@@ -238,6 +238,27 @@ def test_a_question_waits_for_others_only_so_long():
     queued(test)
 
 
+def test_a_question_waits_only_where_others_came():
+    """A minute, that is; the test would not have the time for it."""
+
+    async def test(echo, batcher):
+        assert await batcher.ask(question("full", 4)) == "full"
+        assert await batcher.ask(question("a")) == "a"
+        echo.go.clear()
+        asked = [asyncio.create_task(batcher.ask(question(name))) for name in "bcd"]
+        await asyncio.sleep(0)
+        echo.go.set()
+        await asyncio.gather(*asked)
+        assert len(echo.batches[-1]) > 1
+        waits = asyncio.create_task(batcher.ask(question("e")))
+        assert not (await asyncio.wait([waits], timeout=0.1))[0]
+        await batcher.ask(question("f", 3))
+        assert echo.batches[-1] == ["e", "f"]
+        assert await waits == "e"
+
+    queued(test, wait=60)
+
+
 def test_what_does_not_fit_waits_for_the_next_batch():
     async def test(echo, batcher):
         asked = [batcher.ask(question(name, 3)) for name in "ab"]

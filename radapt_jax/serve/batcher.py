@@ -35,6 +35,9 @@ class Batcher:
     A question that was asked before a change is answered as it was before the change, and one that
     was asked after it as it is then.
 
+    Questions wait for others only where others come: after a batch of one question the next one is
+    not waited with, so that a single client has its answers at once.
+
     Args:
       answer: answers questions, at most `most` images at once; called in the thread.
       most: images of a batch.
@@ -49,6 +52,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "engine")
         self._task: asyncio.Task[None] | None = None
+        self._others_come = True
         self.on_batch: Callable[[int], None] = lambda images: None
 
     async def ask(self, question: Question) -> Answer:
@@ -94,6 +98,7 @@ class Batcher:
                 self._queue.popleft()
                 continue
             batch = await self._gathered(first)
+            self._others_come = len(batch) > 1
             await self._answered(batch)
             for _ in batch:
                 self._queue.popleft()
@@ -109,7 +114,7 @@ class Batcher:
         They stay in the queue, so that `stop` waits for them.
         """
         loop = asyncio.get_running_loop()
-        until = first.since + self._wait
+        until = first.since + (self._wait if self._others_come else 0)
         while True:
             batch, full = self._front()
             left = until - loop.time()
