@@ -12,8 +12,6 @@ from conftest import ROOT
 
 COUNT = 30
 MOST, ONE = 3_000, 1_500  # maps above which programs are dropped; those of one domain, at most
-# Compiled quickly, to run slowly: what is counted are programs.
-QUICKLY = " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 @pytest.mark.skipif(not process.KNOWN, reason="there is no /proc here")
@@ -21,11 +19,7 @@ def test_maps_do_not_grow_with_the_domains(tmp_path):
     """Thirty class counts, with and without adapters: trained, evaluated, folded and exported."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "one_after_another.py", tmp_path, str(COUNT), str(MOST)],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "XLA_FLAGS": os.environ["XLA_FLAGS"] + QUICKLY,
-        },
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
