@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import functools
+import io
 import json
 import shutil
 import socket
@@ -112,6 +113,14 @@ def test_alive_ready_metrics_and_pages(server, pixels):
         assert "https://" not in server.client.get(where).text, where  # nothing from elsewhere
 
 
+def header(shape):
+    """An array in NumPy's format that has a header alone."""
+    stream = io.BytesIO()
+    facts = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, facts)
+    return stream.getvalue()
+
+
 def test_bodies_that_are_refused(server, pixels):
     def ask(body, kind, name="a"):
         return server.client.post(f"/predict/{name}", content=body, headers={"Content-Type": kind})
@@ -127,6 +136,10 @@ def test_bodies_that_are_refused(server, pixels):
     refused(ask(npy(np.repeat(pixels, 2, 0)), array), 422, "found 12 images; expected 1 to 6")
     refused(ask(npy(pixels[:0]), array), 422, "found 0 images")
     refused(ask(npy(pixels.astype(np.float32)), array), 422, "float32", "expected uint8")
+    refused(ask(npy(np.zeros((100_000, 1, 1, 3), np.uint8)), array), 422, "found 100000 images")
+    refused(ask(b'{"images": [' + 99_999 * b'"",' + b'""]}', "application/json"), 422, "100000")
+    refused(ask(header((0, 2**70, 1, 3)), array), 422, "found 0 images")
+    refused(ask(header((1, 2**70, 0, 3)), array), 422, "expected uint8")
     refused(ask(npy(pixels)[:-1], array), 422, "bytes")
     refused(ask(npy(np.asfortranarray(pixels)), array), 422, "C order")
     refused(ask(npy(np.array([{}], object)[:0]), array), 422, "array")
@@ -306,6 +319,10 @@ def test_the_page_in_a_browser(server, family, pixels, tmp_path, width):
         assert found.locator("img").evaluate("it => it.naturalWidth") == 16
         assert told == []
         page.select_option("#domain", "c")
+        for count in (2, 3):  # the same file, again and again
+            page.set_input_files("#files", [tmp_path / "five.png"])
+            page.wait_for_selector("#status:has-text('1 answers in')")
+            assert page.locator("#answers article").count() == count
         page.set_input_files("#files", [tmp_path / "bad.png"])
         page.wait_for_selector("text=422: image 0")
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radapt_jax.family import adapter_file, checkpoint
+from radapt_jax.serve import alone
 from radapt_jax.serve.batcher import Batcher
 from radapt_jax.serve.engine import Engine, Question, sizes
-from radapt_jax.serve.facts import Facts
+from radapt_jax.serve.facts import Facts, read_facts
 from radapt_jax.serve.plan import cuts, plan
 from radapt_jax.serve.store import Store
 
@@ -166,6 +167,45 @@ def test_domains_that_are_read_when_they_are_asked_for(family, digits, tmp_path)
         engine.answer([Question("d0", pixels)])
 
 
+def test_more_domains_apart_than_folds_in_memory(family, digits, monkeypatch):
+    """One of a batch may take the place of the next one, which is folded again."""
+    monkeypatch.setattr(alone, "MOST_BYTES", 1)
+    engine = Engine(family, facts_of(family), 4, mix=False)
+    engine.start()
+    pixels = whole(digits.splits["test"], range(1))
+    for asked in ("a", "ab", "ba"):
+        questions = [Question(name, pixels) for name in asked]
+        for question, answer in zip(questions, engine.answer(questions), strict=True):
+            same(answer, family, question.domain, pixels)
+
+
+def test_facts_are_of_what_is_in_memory(family, digits, tmp_path):
+    """A training may write between the reading of the domains and that of the facts."""
+    family.save(tmp_path)
+    held = type(family).load(tmp_path)
+    for name in ("a", "late"):
+        other = family.fitted(name, member_of(digits, "parallel", 50, width=WIDTH))
+        checkpoint.save_member(other, tmp_path)
+    found = read_facts(held, tmp_path)
+    assert {name: it.version for name, it in found.items()} == {
+        name: family[name].card()["sha256"] for name in family
+    }
+    assert set(read_facts(type(family).load(tmp_path, ["b"], at_most=1), tmp_path)) == {"b"}
+
+
+def test_a_damaged_domain_is_kept_as_it_is(family, digits, tmp_path):
+    family.save(tmp_path)
+    card = tmp_path / "domains" / "a" / "card.json"
+    card.write_text("{")
+    store, version = Store(tmp_path), family["a"].card()["sha256"]
+    assert not store.holds("a", version)
+    store.put(family["a"])
+    assert store.holds("a", version)
+    (kept,) = (tmp_path / "removed").iterdir()
+    assert (kept / "card.json").read_text() == "{"
+    assert (kept / "variables").is_dir()
+
+
 def test_a_domain_that_is_replaced_is_kept_as_it_was_on_disk(family, digits, tmp_path):
     """Of the one that is served, and of one that another process has written since."""
     family.save(tmp_path)
@@ -245,12 +285,12 @@ def test_a_question_waits_only_where_others_came():
         assert await batcher.ask(question("full", 4)) == "full"
         assert await batcher.ask(question("a")) == "a"
         echo.go.clear()
-        asked = [asyncio.create_task(batcher.ask(question(name))) for name in "bcd"]
+        asked = [batcher.ask(question(name)) for name in "bcd"]
         await asyncio.sleep(0)
         echo.go.set()
         await asyncio.gather(*asked)
         assert len(echo.batches[-1]) > 1
-        waits = asyncio.create_task(batcher.ask(question("e")))
+        waits = batcher.ask(question("e"))
         assert not (await asyncio.wait([waits], timeout=0.1))[0]
         await batcher.ask(question("f", 3))
         assert echo.batches[-1] == ["e", "f"]
@@ -282,10 +322,9 @@ def test_a_bad_question_leaves_the_others_their_answers():
 def test_a_change_is_between_what_was_asked_before_and_after():
     async def test(echo, batcher):
         order = []
-        before = asyncio.ensure_future(batcher.ask(question("a")))
-        await asyncio.sleep(0)
+        before = batcher.ask(question("a"))  # queued at once, and so before the change
         changed = batcher.change(lambda: order.append(list(echo.batches)) or "changed")
-        after = asyncio.ensure_future(batcher.ask(question("b")))
+        after = batcher.ask(question("b"))
         assert await asyncio.gather(before, changed, after) == ["a", "changed", "b"]
         assert order == [[["a"]]]
         assert echo.batches == [["a"], ["b"]]
@@ -298,8 +337,8 @@ def test_a_change_is_between_what_was_asked_before_and_after():
 def test_who_is_gone_is_not_answered():
     async def test(echo, batcher):
         echo.go.clear()
-        first = asyncio.ensure_future(batcher.ask(question("first", 4)))
-        gone, stays = (asyncio.ensure_future(batcher.ask(question(it))) for it in ("gone", "stays"))
+        first = batcher.ask(question("first", 4))
+        gone, stays = (batcher.ask(question(it)) for it in ("gone", "stays"))
         await asyncio.sleep(0.02)
         gone.cancel()
         await asyncio.sleep(0)
@@ -315,7 +354,7 @@ def test_stopping_answers_what_waits():
         echo = Echo()
         batcher = Batcher(echo, most=2, wait=0.5)
         batcher.start()
-        asked = [asyncio.ensure_future(batcher.ask(question(name))) for name in "abcde"]
+        asked = [batcher.ask(question(name)) for name in "abcde"]
         await asyncio.sleep(0)
         await batcher.stop()
         assert await asyncio.gather(*asked) == list("abcde")

@@ -216,7 +216,8 @@ def test_a_workdir_without_a_family(tmp_path):
 def test_a_domain_that_another_process_writes(family, digits, pixels, tmp_path):
     """It is refused where it is read when asked for, until it is put: never answered wrongly."""
     family.save(tmp_path / "run")
-    other = family.fitted("c", member_of(digits, "parallel", 9, width=WIDTH))
+    other = family.fitted("c", member_of(digits, "parallel", 8, width=WIDTH))
+    file = asking.file_of(digits, tmp_path, 9)
     with Server(tmp_path / "run", tmp_path / "log", "--batch", 1, "--at_most", 1) as server:
         checkpoint.save_member(other, tmp_path / "run")
 
@@ -225,8 +226,21 @@ def test_a_domain_that_another_process_writes(family, digits, pixels, tmp_path):
 
         refused(ask("c"), 503, "damaged on the server's disk, or another one by now")
         check(ask("a"), family, "a", pixels[:1], 5)
-        assert server.client.put("/domains/c", content=asking.file_of(digits, tmp_path, 9)).json()
+        assert server.client.put("/domains/c", content=file).json()["done"] == "replaced"
         assert ask("c").status_code == 200
+        assert server.client.put("/domains/c", content=file).json()["done"] == "unchanged"
+        checkpoint.save_member(other, tmp_path / "run")
+        assert server.client.put("/domains/c", content=file).json()["done"] == "replaced"
+        damaged = tmp_path / "run" / "domains" / "c" / "card.json"
+        damaged.write_text("{}")
+        assert server.client.put("/domains/c", content=file).json()["done"] == "replaced"
+        assert server.client.put("/domains/c", content=file).json()["done"] == "unchanged"
+        assert ask("c").status_code == 200
+        checkpoint.save_member(family["c"], tmp_path / "run")  # of another class count
+        assert ask("b").status_code == 200  # so that c leaves memory
+        assert server.client.delete("/domains/c").status_code == 200
+        names = [it["name"] for it in server.client.get("/domains").json()["domains"]]
+        assert names == ["a", "b", "source"]
 
 
 def test_a_damaged_domain_ends_the_server(family, tmp_path):

@@ -20,6 +20,7 @@ from radapt_jax.utils.checks import (
     whole,
 )
 
+LARGEST = 1 << 13  # pixels of a side that images are resized to
 RGB = tuple[float, float, float]
 Crop = Literal["random", "centre"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -72,6 +73,10 @@ class Domain:
         check_all(vars(self), KINDS, f"domain {self.name!r}: ")
         if not self.classes:
             raise ValueError(f"domain {self.name!r} has no classes; expected at least one.")
+        if self.resize > LARGEST:
+            raise ValueError(
+                f"domain {self.name!r}: found resize {self.resize}; expected {LARGEST} at most."
+            )
         if self.resize < self.size:
             raise ValueError(
                 f"domain {self.name!r}: found resize {self.resize} below size {self.size}; "

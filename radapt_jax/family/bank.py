@@ -140,11 +140,7 @@ class Bank:
                 self._make_room()
 
     def remove(self, name: str) -> None:
-        """Forget a domain; nothing is deleted from disk.
-
-        Raises:
-          KeyError: it is not in memory.
-        """
+        """Forget a domain, in memory or not; nothing is deleted from disk."""
         with self._lock:
             self._on_disk.pop(name, None)
             self._pinned.discard(name)
@@ -194,8 +190,8 @@ class Bank:
             self._wide[name] = Wide.of(member)
 
     def _let_go(self, name: str) -> None:
-        del self._members[name], self._versions[name]
-        self._wide.pop(name, None)
+        for held in (self._members, self._versions, self._wide):
+            held.pop(name, None)
 
     def _narrow(self) -> None:
         """Let go of the widened arrays of packed domains that were not used for long."""

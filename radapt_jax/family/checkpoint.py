@@ -100,7 +100,7 @@ def load_member(workdir: str | Path, name: str, backbones: Backbones | None = No
         member = dataclasses.replace(empty, variables=_load(folder, empty.abstract()))
         return member.verified(card["sha256"], str(folder))
 
-    return _steadily(load, _domain_folder(workdir, name))
+    return _steadily(load, domain_folder(workdir, name))
 
 
 def read_member_card(
@@ -116,7 +116,7 @@ def read_member_card(
     def read(folder: Path) -> tuple[dict[str, Any], Member]:
         return _described(folder, name, workdir, backbones)
 
-    return _steadily(read, _domain_folder(workdir, name))
+    return _steadily(read, domain_folder(workdir, name))
 
 
 def delete_member(workdir: str | Path, name: str) -> None:
@@ -127,14 +127,19 @@ def delete_member(workdir: str | Path, name: str) -> None:
       ValueError: `name` cannot name a domain.
       OSError: it cannot be deleted.
     """
-    folder = _domain_folder(workdir, name)
+    folder = domain_folder(workdir, name)
     new, _ = _beside(folder)
     _settle(folder)
     os.replace(folder, new)
     shutil.rmtree(new)
 
 
-def _domain_folder(workdir: str | Path, name: str) -> Path:
+def domain_folder(workdir: str | Path, name: str) -> Path:
+    """Return where a domain is saved.
+
+    Raises:
+      ValueError: `name` cannot name a domain.
+    """
     check_name(name)
     return files.located(workdir) / "domains" / name
 

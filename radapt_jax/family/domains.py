@@ -143,6 +143,15 @@ class Domains:
         self._bank.remove(name)
         return member
 
+    def forget(self, name: str) -> None:
+        """Take a domain out of the family as `remove` does, without reading it.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
+        self._check_there(name)
+        self._bank.remove(name)
+
     def pin(self, name: str) -> None:
         """Keep a domain in memory, whatever else is used; it is read now if it is on disk.
 

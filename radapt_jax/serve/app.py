@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +49,7 @@ IMAGES = {
 }
 FILE = {"required": True, "content": {"application/octet-stream": BINARY}}
 
+log = logging.getLogger(__name__)
 bearer = HTTPBearer(auto_error=False, description="the token that the server was started with")
 
 
@@ -71,6 +73,7 @@ def create_app(
 
     def started(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
+            log.error("nothing can be answered: %s", error)
             on_failure(error)
 
     @contextlib.asynccontextmanager

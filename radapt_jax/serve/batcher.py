@@ -55,16 +55,15 @@ class Batcher:
         self._others_come = True
         self.on_batch: Callable[[int], None] = lambda images: None
 
-    async def ask(self, question: Question) -> Answer:
-        """Return the answer to a question of at most `most` images.
+    def ask(self, question: Question) -> asyncio.Future[Answer]:
+        """Queue a question of at most `most` images, at once; the future has its answer.
 
-        Raises:
-          KeyError, ValueError: see `Engine.answer`.
+        It may have the errors of `Engine.answer`.
         """
         loop = asyncio.get_running_loop()
         asked = Asked(question, loop.time(), loop.create_future())
         self._put(asked)
-        return await asked.answer
+        return asked.answer
 
     def change(self, make: Callable[[], Any]) -> asyncio.Future[Any]:
         """Let this run in the thread, between two batches; the future has what it returns."""

@@ -36,9 +36,9 @@ async def images_of(request: Request, body: bytes, limits: Limits) -> list[Any]:
     if kind == "multipart/form-data":
         images: list[Any] = await _of_form(request, body, limits)
     elif kind == "application/json":
-        images = _of_json(body)
+        images = _of_json(body, limits)
     elif kind in NPY:
-        images = list(_of_npy(body))
+        images = _of_npy(body, limits)
     elif kind.startswith("image/"):
         images = [body]
     else:
@@ -47,9 +47,13 @@ async def images_of(request: Request, body: bytes, limits: Limits) -> list[Any]:
             f"found a body of type {kind!r}; expected multipart/form-data with image files, "
             f"application/json with base64, {NPY[0]} or image/*.",
         )
-    if not 1 <= len(images) <= limits.images:
-        raise Refused(422, f"found {len(images)} images; expected 1 to {limits.images}.")
+    _check_count(len(images), limits)
     return images
+
+
+def _check_count(count: int, limits: Limits) -> None:
+    if not 1 <= count <= limits.images:
+        raise Refused(422, f"found {count} images; expected 1 to {limits.images}.")
 
 
 async def _of_form(request: Request, body: bytes, limits: Limits) -> list[bytes]:
@@ -74,7 +78,9 @@ async def _of_form(request: Request, body: bytes, limits: Limits) -> list[bytes]
         await form.close()
 
 
-def _of_json(body: bytes) -> list[bytes]:
+def _of_json(body: bytes, limits: Limits) -> list[bytes]:
+    if (commas := body.count(b",")) >= limits.images:  # before millions of texts are made of it
+        _check_count(commas + 1, limits)
     try:
         found = Encoded.model_validate_json(body)
         return [base64.b64decode(text, validate=True) for text in found.images]
@@ -88,8 +94,8 @@ def _of_json(body: bytes) -> list[bytes]:
         raise Refused(422, f"found an image that is no base64: {error}.") from error
 
 
-def _of_npy(body: bytes) -> np.ndarray:
-    """Return the array of a body in NumPy's format, (n, h, w, 3); its size is checked first."""
+def _of_npy(body: bytes, limits: Limits) -> list[np.ndarray]:
+    """Return the images of an array in NumPy's format, (n, h, w, 3); its size is checked first."""
     stream = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(stream)
@@ -102,7 +108,9 @@ def _of_npy(body: bytes) -> np.ndarray:
         raise Refused(422, f"found no array in NumPy's format 1.0: {error}.") from error
     rest = body[stream.tell() :]
     shape = (1, *shape) if len(shape) == 3 else shape
-    fits = len(shape) == 4 and shape[-1] == 3 and min(shape) >= 0
+    fits = len(shape) == 4 and shape[-1] == 3 and min(shape[1:]) > 0
+    if fits:
+        _check_count(shape[0], limits)
     size = int(np.prod(shape, dtype=object)) if fits else -1
     if dtype != np.uint8 or fortran or size != len(rest):
         raise Refused(
@@ -110,4 +118,4 @@ def _of_npy(body: bytes) -> np.ndarray:
             f"found an array of {dtype} {shape} in {len(rest):,} bytes; expected uint8 "
             "(n, height, width, 3) in [0, 255], in C order and whole.",
         )
-    return np.frombuffer(rest, np.uint8).reshape(shape)
+    return list(np.frombuffer(rest, np.uint8).reshape(shape))

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from radapt_jax.serve.limits import Limits
 from radapt_jax.serve.refusals import Refused, too_large
@@ -56,6 +57,8 @@ async def body_of(request: Request, limits: Limits) -> bytes:
                 if size > limits.body:
                     raise too_large(limits.body)
                 parts.append(part)
+    except ClientDisconnect:  # nobody reads this answer
+        raise Refused(400, f"found {size:,} bytes, then no client; expected the body.") from None
     except TimeoutError:
         raise Refused(
             408, f"found {size:,} bytes after {limits.seconds:g} s; expected the whole body."
@@ -70,7 +73,8 @@ def around(app: App, count: Callable[[Scope, int], None]) -> App:
     """
 
     async def wrapped(scope: Scope, receive: Any, send: Any) -> None:
-        more = OF_DOCS if scope.get("path", "").startswith("/docs") else STRICT
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        more = OF_DOCS if path.startswith("/docs") else STRICT
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":

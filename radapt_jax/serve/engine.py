@@ -110,7 +110,7 @@ class Engine:
         found: dict[int, np.ndarray] = {}
         for name in chosen.alone:
             facts = self._facts[name]
-            if name in missing:
+            if not programs.alone.holds(facts):  # one before it may have taken its place
                 programs.alone.hold(facts, self._variables(facts))
             alone = functools.partial(programs.alone.predict, facts=facts)
             own = _of(questions, places, [name])
@@ -196,7 +196,7 @@ class Engine:
     def remove(self, name: str) -> None:
         """Let a domain go."""
         self._programs[self._facts.pop(name).key].forget(name)
-        self._family.remove(name)
+        self._family.forget(name)
 
     def _made(self, example: Facts, variables: Mapping[str, Any]) -> Programs:
         """Compile programs with room for the domains there are, and for this one.

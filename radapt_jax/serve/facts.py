@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from radapt_jax.data.domain import Domain
 from radapt_jax.family import checkpoint
+from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.models.registry import Backbones
 from radapt_jax.models.spec import ModelSpec
@@ -63,20 +64,32 @@ class Facts:
         """Return what anybody may read of the card: nothing of where its images are."""
         return {name: it for name, it in self.card.items() if name not in KEPT_BACK}
 
+    def same(self, other: Facts) -> bool:
+        """Whether both answer alike: of the same variables, classes, normalisation and crop."""
+        mine, others = ((it.version, it.domain, it.key) for it in (self, other))
+        return mine == others
+
     def sees_as(self, other: Facts) -> bool:
         """Whether images are resized and cropped for both in the same way."""
         mine, others = self.domain, other.domain
         return (mine.size, mine.resizing) == (others.size, others.resizing)
 
 
-def read_facts(workdir: str | Path, backbones: Backbones | None = None) -> dict[str, Facts]:
-    """Return the facts of every domain of a workdir, by name; no variables are read.
+def read_facts(
+    family: Family, workdir: str | Path, backbones: Backbones | None = None
+) -> dict[str, Facts]:
+    """Return the facts of every domain of a family, by name.
+
+    They are of the domains as they are in memory, since a training may change those on disk; with
+    `at_most` they are read from the cards, and no variables are.
 
     Raises:
       ValueError: a card is damaged.
     """
+    if family.at_most is None:
+        return {name: Facts.of(family[name], family[name].card()) for name in family}
     found = {}
-    for name in checkpoint.list_members(workdir):
+    for name in family:
         card, member = checkpoint.read_member_card(workdir, name, backbones)
         found[name] = Facts.of(member, card)
     return found

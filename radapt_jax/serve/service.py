@@ -56,7 +56,7 @@ class Service:
     ) -> None:
         self.limits = limits
         self.family = Family.load(workdir, at_most=at_most, backbones=backbones)
-        self.facts = read_facts(workdir, backbones)
+        self.facts = read_facts(self.family, workdir, backbones)
         if not self.facts:
             raise ValueError(f"found no domains in {workdir}; expected at least one to serve.")
         self._engine = Engine(self.family, self.facts, batch, mix=mix)
@@ -140,8 +140,9 @@ class Service:
         async with self._changing:
             before = self.facts.get(name)
             facts = Facts.of(member, card)
-            if before is not None and before.version == facts.version:
-                return before, "unchanged"
+            there = before is not None and before.same(facts)
+            if there and await asyncio.to_thread(self._store.holds, name, facts.version):
+                return facts, "unchanged"
             _check(check_apart, [*(self.facts.keys() - {name}), name])
             async with self._in_memory(name):
                 with _refusing():
@@ -229,7 +230,9 @@ def _refusing() -> Iterator[None]:
         told = str(error).partition("\n")[0]
         raise Refused(409, f"{told} Expected a workdir that nobody writes to.") from error
     except OSError as error:
-        raise Refused(507, f"the domain could not be saved: {error.strerror}.") from error
+        log.error("a domain could not be changed: %s", error)
+        why = getattr(error.__cause__, "strerror", None) or error.strerror or "see the server's log"
+        raise Refused(507, f"the domain could not be saved: {why}.") from error
     except ValueError as error:
         raise Refused(422, str(error)) from error
 

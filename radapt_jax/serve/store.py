@@ -5,6 +5,8 @@ Nothing is lost: a domain that is replaced or deleted is kept as a file in `<wor
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 from radapt_jax.family import adapter_file, checkpoint
@@ -26,12 +28,19 @@ class Store:
     def __init__(self, workdir: str | Path, backbones: Backbones | None = None) -> None:
         self._workdir, self._backbones = Path(workdir), backbones
 
+    def holds(self, name: str, version: str) -> bool:
+        """Whether this version of a domain is there, undamaged."""
+        try:
+            found = checkpoint.load_member(self._workdir, name, self._backbones)
+        except (ValueError, OSError):
+            return False
+        return str(found.card()["sha256"]) == version
+
     def put(self, member: Member) -> None:
         """Save a domain, and keep the one of its name.
 
         Raises:
           BlockingIOError: another process writes to the workdir.
-          ValueError: what is on disk is damaged, so that it cannot be kept.
           OSError: it cannot be written; what was saved before is intact.
         """
         with held(self._workdir):
@@ -44,7 +53,6 @@ class Store:
 
         Raises:
           BlockingIOError: another process writes to the workdir.
-          ValueError: what is on disk is damaged, so that it cannot be kept.
           OSError: it cannot be done; the domain is still there.
         """
         with held(self._workdir):
@@ -52,9 +60,19 @@ class Store:
             checkpoint.delete_member(self._workdir, name)
 
     def _keep(self, name: str) -> None:
-        """Write a domain's file as it is on disk, which another process may have changed."""
-        member = checkpoint.load_member(self._workdir, name, self._backbones)
+        """Write a domain's file as it is on disk, which another process may have changed.
+
+        Of one that is damaged, its folder is copied.
+        """
         folder = self._workdir / REMOVED
         folder.mkdir(exist_ok=True)
+        try:
+            member = checkpoint.load_member(self._workdir, name, self._backbones)
+        except ValueError:
+            damaged = checkpoint.domain_folder(self._workdir, name)
+            shutil.copytree(
+                damaged, tempfile.mkdtemp(dir=folder, prefix=f"{name}-damaged-"), dirs_exist_ok=True
+            )
+            return
         version = str(member.card()["sha256"])
         adapter_file.write(member, folder / f"{name}-{version[:12]}.safetensors")

@@ -85,7 +85,7 @@ async function show(files) {
     const figure = make("figure");
     const url = URL.createObjectURL(file);
     const picture = make("img", undefined, { src: url, alt: file.name });
-    picture.addEventListener("load", () => URL.revokeObjectURL(url));
+    for (const end of ["load", "error"]) picture.addEventListener(end, () => URL.revokeObjectURL(url));
     figure.append(picture, make("figcaption", file.name));
     const found = make("div", undefined, { class: "found" });
     entry.append(figure, found);
@@ -107,7 +107,10 @@ async function show(files) {
   at("status").textContent = `${total} answers in ${took} ms.`;
 }
 
-at("files").addEventListener("change", (event) => show(event.target.files));
+at("files").addEventListener("change", (event) => {
+  show(event.target.files);
+  event.target.value = ""; // so that the same file can be chosen again
+});
 at("form").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("paste", (event) => show(event.clipboardData.files));
 for (const name of ["dragover", "dragleave", "drop"]) {
