@@ -60,25 +60,39 @@ class Told(pydantic.BaseModel):
     detail: str
 
 
+def shown(found: Any) -> Any:
+    """Return facts of a card as JSON can have them.
+
+    Names of files, and so of classes, may have bytes that are no text; they become escapes.
+    """
+    if isinstance(found, str):
+        return found.encode("utf-8", "backslashreplace").decode()
+    if isinstance(found, dict):
+        return {shown(key): shown(it) for key, it in found.items()}
+    if isinstance(found, list | tuple):
+        return [shown(it) for it in found]
+    return found
+
+
 def facts_of(facts: Facts) -> DomainFacts:
     """Return what anybody may know of a domain."""
     return DomainFacts(
         name=facts.name,
-        classes=list(facts.domain.classes),
+        classes=shown(facts.domain.classes),
         size=facts.domain.size,
         parameters=facts.card["parameters"],
         adapter=facts.key.spec.adapter.kind,
         sha256=facts.version,
-        card=facts.public(),
+        card=shown(facts.public()),
     )
 
 
 def prediction_of(answers: list[Answer], top: int) -> Prediction:
     """Return the `top` classes of every image of some answers of one version of a domain."""
     facts = answers[0].facts
+    names = shown(facts.domain.classes)
     found = []
     for row in np.concatenate([it.probabilities for it in answers]):
         best = np.argsort(-row, kind="stable")[:top]
-        names = facts.domain.classes
         found.append([Guess(name=names[k], probability=float(row[k])) for k in best])
     return Prediction(domain=facts.name, sha256=facts.version, images=found)

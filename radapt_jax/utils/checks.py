@@ -85,18 +85,9 @@ def several(kind: Kind, count: int | None = None) -> Kind:
     return Kind(f"{'several' if count is None else count}, each {kind.words}", holds)
 
 
-TEXT = Kind("text", lambda found: isinstance(found, str) and _is_unicode(found))
+TEXT = Kind("text", lambda found: isinstance(found, str))
 PATH = Kind("a path", lambda found: isinstance(found, str | os.PathLike))
 FLAG = Kind("True or False", lambda found: isinstance(found, bool))
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written: JSON allows halves of characters, UTF-8 does not."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def names(listed: str) -> tuple[str, ...]:
