@@ -12,7 +12,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import QUICKLY, ROOT
 from families import empty_family
 from test_end_to_end import small
 
@@ -97,7 +97,7 @@ def start(folder, backbone, cache_dir, dying=None):
                 *(*flags, "--processes=2", f"--process={process}", "--workdir", str(folder)),
             ],
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+            env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {QUICKLY}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
