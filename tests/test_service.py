@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import dataclasses
 import functools
 import io
 import json
@@ -23,6 +24,9 @@ from hypothesis.errors import Unsatisfiable
 from playwright.sync_api import sync_playwright
 
 from radapt_jax import Family
+from radapt_jax.serve.engine import Answer
+from radapt_jax.serve.facts import Facts
+from radapt_jax.serve.replies import facts_of, prediction_of
 
 sys.path.append(str(ROOT / "benchmarks"))
 
@@ -111,6 +115,19 @@ def test_alive_ready_metrics_and_pages(server, pixels):
         assert found.status_code == 200
     for where in ("/", "/page.js", "/page.css", "/docs"):
         assert "https://" not in server.client.get(where).text, where  # nothing from elsewhere
+
+
+def test_class_names_that_are_no_text_are_told(family, digits):
+    """Names of folders are bytes."""
+    domain = dataclasses.replace(digits.domain, classes=tuple(f"\udcff{k}" for k in range(10)))
+    member = dataclasses.replace(family["a"], domain=domain)
+    facts = Facts.of(member, {**member.card(), "note": ["\ud800"]})
+    told = facts_of(facts)
+    assert told.classes[:2] == ["\\udcff0", "\\udcff1"]
+    assert "ud800" in told.model_dump_json()
+    answer = Answer(facts, np.eye(10)[3:4])
+    assert prediction_of([answer], 1).images[0][0].name == "\\udcff3"
+    assert "udcff3" in prediction_of([answer], 1).model_dump_json()
 
 
 def header(shape):

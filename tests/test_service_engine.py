@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from radapt_jax.family import adapter_file, checkpoint
 from radapt_jax.serve import alone
 from radapt_jax.serve.batcher import Batcher
-from radapt_jax.serve.engine import Answer, Engine, Question, sizes
+from radapt_jax.serve.engine import Engine, Question, sizes
 from radapt_jax.serve.facts import Facts, read_facts
 from radapt_jax.serve.plan import cuts, plan
-from radapt_jax.serve.replies import facts_of as facts_of_reply
-from radapt_jax.serve.replies import prediction_of
 from radapt_jax.serve.store import Store
 
 WIDTH = 0.0625
@@ -167,19 +165,6 @@ def test_domains_that_are_read_when_they_are_asked_for(family, digits, tmp_path)
     checkpoint.save_member(other, tmp_path)  # by another process
     with pytest.raises(ValueError, match=r"d0': found sha256 .* as when the server started"):
         engine.answer([Question("d0", pixels)])
-
-
-def test_class_names_that_are_no_text_are_told(family, digits):
-    """Names of folders are bytes."""
-    domain = dataclasses.replace(digits.domain, classes=tuple(f"\udcff{k}" for k in range(10)))
-    member = dataclasses.replace(family["a"], domain=domain)
-    facts = Facts.of(member, {**member.card(), "note": ["\ud800"]})
-    told = facts_of_reply(facts)
-    assert told.classes[:2] == ["\\udcff0", "\\udcff1"]
-    assert "ud800" in told.model_dump_json()
-    answer = Answer(facts, np.eye(10)[3:4])
-    assert prediction_of([answer], 1).images[0][0].name == "\\udcff3"
-    assert "udcff3" in prediction_of([answer], 1).model_dump_json()
 
 
 def test_more_domains_apart_than_folds_in_memory(family, digits, monkeypatch):
