@@ -75,7 +75,12 @@ def one_kind(rows, names):
 
 def was_quiet(row):
     """Tell whether a row was measured on a quiet machine, as far as that is known."""
-    return quiet.is_quiet(float(row["others"]) if row.get("others") else None)
+    return quiet.is_quiet(others_of([row]))
+
+
+def others_of(rows):
+    """Return the largest share that others used in some rows; None if it is not known."""
+    return max((float(row["others"]) for row in rows if row.get("others")), default=None)
 
 
 def digest(*sheets):

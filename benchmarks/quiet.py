@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 
+TRIES = 3  # to measure on a quiet machine
 MOST = 0.05  # share of the cores that others may use where a machine counts as quiet
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 STAT = Path("/proc/stat")
@@ -65,6 +66,28 @@ def wait(seconds=60.0, look=1.0):
             return True
         if time.perf_counter() > end:
             return False
+
+
+def undisturbed(measure, others_of):
+    """Return what `measure()` does, from a quiet machine if there is one within some tries.
+
+    Args:
+      measure: measures once.
+      others_of: returns the share that others used, of what was measured.
+    """
+    for _ in range(TRIES):
+        wait()
+        found = measure()
+        others = others_of(found)
+        if is_quiet(others):
+            break
+        print(f"others used {others:.2f} of the machine", flush=True)
+    return found
+
+
+def told(others):
+    """Return a share as a CSV file has it: nothing where it is not known."""
+    return "" if others is None else f"{others:.2f}"
 
 
 def is_quiet(others):

@@ -56,7 +56,6 @@ COLUMNS = (
 )
 KEY = ("row", "domains", "connections", "width", "size")
 OTHERS_AT, OTHER_LOADS = 10, (1, 64)  # domains, and connections
-TRIES = 3
 
 
 def real_images(size):
@@ -99,14 +98,10 @@ class Load:
 
 
 def undisturbed(*job):
-    """Return what a load saw, from a quiet machine if there is one within some tries."""
-    for _ in range(TRIES):
-        quiet.wait()
-        found = Load(*job).finish()
-        if found["wrong"] or quiet.is_quiet(found["others"]):
-            break
-        print(f"others used {found['others']:.2f} of the machine")
-    return found
+    """Return what a load saw, from a quiet machine if there is one; wrong answers are kept."""
+    return quiet.undisturbed(
+        lambda: Load(*job).finish(), lambda found: None if found["wrong"] else found["others"]
+    )
 
 
 def resident(pid):
@@ -181,7 +176,7 @@ def row(name, domains, found, rates):
     others = [it["others"] for it in found if it["others"] is not None]
     return {
         **{"row": name, "domains": domains, "n": len(found), "requests": len(took)},
-        "others": f"{max(others):.2f}" if others else "",
+        "others": quiet.told(max(others, default=None)),
         **{"wrong": sum(len(it["wrong"]) for it in found), "swaps": 0},
         "per_second": f"{np.median(rates):.1f}",
         **{"least": f"{rates[0]:.1f}", "most": f"{rates[-1]:.1f}"},

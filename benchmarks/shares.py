@@ -59,7 +59,7 @@ def measured(row, width, size, arguments):
             **{"row": row, "kind": kind, "n": arguments.steps, "batch": arguments.batch},
             **{"share": f"{share:.4f}", "milliseconds": f"{1000 * seconds * share:.2f}"},
             **{"size": size, "width": width, "dtype": "float32", **facts},
-            "others": "" if others is None else f"{others:.2f}",
+            "others": quiet.told(others),
         }
         for kind, share in shares.items()
     ]

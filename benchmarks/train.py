@@ -27,6 +27,7 @@ row, batch, dtype, size and width are replaced, and others stay.
 """
 
 import argparse
+import functools
 import sys
 import tempfile
 from pathlib import Path
@@ -43,7 +44,6 @@ COLUMNS = (
     *("row", "who", "variant", "batch", "images_per_second", "least", "most", "n"),
     *("size", "width", "dtype", "device", "versions", "commit", "peak_gib", "others"),
 )
-TRIES = 3
 WARM = 0.4  # seconds of steps before the one that counts
 KEY = ("row", "who", "batch", "dtype", "size", "width")
 
@@ -117,17 +117,6 @@ def fastest(peers):
     return best
 
 
-def undisturbed(row, batch, folder, arguments):
-    """Return what `measured` does, from a quiet machine if there is one within some tries."""
-    for _ in range(TRIES):
-        quiet.wait()
-        lines = measured(row, batch, folder, arguments)
-        if not (disturbed := [line for line in lines if not figures.was_quiet(line)]):
-            break
-        print(f"{row}, batch {batch}: others used {disturbed[0]['others']} of the machine")
-    return lines
-
-
 def measured(row, batch, folder, arguments):
     """Return a line of ours and one of the peer, if there is one: steps taken in turn."""
     images, weights = rows.save_images(folder, batch, arguments.size), str(folder / "weights.npz")
@@ -159,7 +148,7 @@ def measured(row, batch, folder, arguments):
                 **{"n": arguments.repeats, "size": arguments.size, "width": arguments.width},
                 **{"dtype": arguments.dtype, **facts, "versions": versions},
                 "peak_gib": f"{worker.ask('peak')['bytes'] / 2**30:.2f}",
-                "others": "" if others is None else f"{others:.2f}",
+                "others": quiet.told(others),
             }
         )
         worker.close()
@@ -194,7 +183,9 @@ def main():
             check_peer(folder, arguments)
         for batch in map(int, arguments.batches.split(",")):
             for row in arguments.only:
-                lines = undisturbed(row, batch, folder, arguments)
+                lines = quiet.undisturbed(
+                    functools.partial(measured, row, batch, folder, arguments), figures.others_of
+                )
                 for line in lines:
                     print(
                         "{row:26} {batch:5} {who:10} {images_per_second:>9} [{least}, {most}] "

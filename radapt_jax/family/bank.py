@@ -128,15 +128,10 @@ class Bank:
             self._on_disk.pop(name, None)
 
     def saved(self, name: str) -> None:
-        """Let a domain leave memory again: it can be read as it is. No effect without `at_most`.
-
-        Raises:
-          KeyError: it is not in memory.
-        """
-        with self._lock:
-            classes = self.facts(name).domain.num_classes
-            if self.at_most is not None:
-                self._on_disk[name] = classes
+        """Let a domain leave memory again: it can be read as it is. No effect without `at_most`."""
+        if self.at_most is not None:
+            with self._lock:
+                self._on_disk[name] = self.classes(name)
                 self._make_room()
 
     def remove(self, name: str) -> None:

@@ -140,7 +140,7 @@ class Domains:
           KeyError: there is no such domain.
         """
         member = self[name]
-        self._bank.remove(name)
+        self.forget(name)
         return member
 
     def forget(self, name: str) -> None:

@@ -50,3 +50,4 @@ KINDS = {
     **{name: whole(1) for name in ("body", "images", "pixels", "waiting", "connections")},
     "seconds": number("(0, inf)"),
 }
+DEFAULT = Limits()

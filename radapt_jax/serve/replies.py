@@ -90,9 +90,9 @@ def facts_of(facts: Facts) -> DomainFacts:
 def prediction_of(answers: list[Answer], top: int) -> Prediction:
     """Return the `top` classes of every image of some answers of one version of a domain."""
     facts = answers[0].facts
-    names = shown(facts.domain.classes)
+    names = facts.domain.classes
     found = []
     for row in np.concatenate([it.probabilities for it in answers]):
         best = np.argsort(-row, kind="stable")[:top]
-        found.append([Guess(name=names[k], probability=float(row[k])) for k in best])
+        found.append([Guess(name=shown(names[k]), probability=float(row[k])) for k in best])
     return Prediction(domain=facts.name, sha256=facts.version, images=found)

@@ -19,7 +19,7 @@ from radapt_jax.serve.batcher import Batcher
 from radapt_jax.serve.decoding import Decoder
 from radapt_jax.serve.engine import Answer, Engine, Question
 from radapt_jax.serve.facts import Facts, read_facts
-from radapt_jax.serve.limits import MOST, WAIT, Limits
+from radapt_jax.serve.limits import DEFAULT, MOST, WAIT, Limits
 from radapt_jax.serve.metrics import Metrics
 from radapt_jax.serve.refusals import Refused, busy
 from radapt_jax.serve.store import Store
@@ -47,7 +47,7 @@ class Service:
         self,
         workdir: str | Path,
         *,
-        limits: Limits = Limits(),  # noqa: B008, it is frozen
+        limits: Limits = DEFAULT,
         wait: float = WAIT,
         batch: int = MOST,
         mix: bool = True,
