@@ -13,6 +13,10 @@ def get_config() -> config_dict.ConfigDict:
     config.domains = ""  # comma-separated; trained one after another
     config.init_from = ""  # workdir of a finished run with shared weights; "": start at random
     config.start = "backbone"  # a domain's first weights: "backbone" (init_from's) or "random"
+    # Workdir of a run that has trained these domains, such as one with configs/finetune.py: each is
+    # learnt from, with the loss 1/2 CE + T^2 KL of softmaxes at temperature T. "": none is.
+    config.teachers = ""
+    config.temperature = 2.0  # T in it
     config.train_fraction = 1.0  # share of each class's training images, for transfer curves
     config.images_per_class = 0  # the most training images of a class; 0: no limit
     config.source_adapter = config_dict.placeholder(str)  # kind that init_from must have; None: any

@@ -30,6 +30,8 @@ def recipe(path, *variant, **changes):
         config.init_from = "runs/pretrain"
     if config.distill.on:
         config.distill.teachers = "runs/finetune"
+    if config.method == "taught":
+        config.teachers = "runs/finetune"
     config.update_from_flattened_dict(changes)
     return config
 
@@ -129,6 +131,8 @@ def test_published_methods_of_ours_are_known():
             "distill",
         ),
         ("distill", {"start": "random"}, "start: found 'random'", "my_distill"),
+        ("taught", {"teachers": ""}, "teachers: found '' (none), expected a run", "parallel"),
+        ("norm", {"teachers": "runs/x"}, "teachers: found a run (learnt from)", "my_norm"),
         ("decathlon/scratch", {"adapter.kind": "series"}, "adapter.kind", "my_scratch"),
         ("decathlon/parallel_early", {"adapter.stages": "mid"}, "'mid'", "parallel_mid"),
         ("decathlon/parallel_half", {"adapter.convs": "second"}, "'second'", "my_parallel_half"),

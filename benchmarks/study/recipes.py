@@ -27,6 +27,7 @@ from study.parts import CROPS
 
 KEY = ("change", "domain", "seed")
 COLUMNS = (*KEY, "val_top1", "epochs", "size", "width", "device", "jax", "commit")
+FASTER, TAUGHT = {"optim.adapter_rate": 0.3}, "taught"
 SMOOTHING, MIXUP = {"train.label_smoothing": 0.1}, {"train.mixup": 0.2}
 
 
@@ -48,8 +49,14 @@ CHANGES = {
     "rate 0.2": {"optim.learning_rate": 0.2},
     "warm-up of 5 %": {"optim.warmup": 0.05},
     "adapters at a third of the rate": {"optim.adapter_rate": 0.033},
+    "adapters at three times the rate": FASTER,
+    "adapters by Adam": {"optim.adapter_optimizer": "adam", "optim.adapter_rate": 0.003},
     "a quarter of the decay": _decayed(1 / 4),
     "four times the decay": _decayed(4),
+    "taught by finetuned networks": {TAUGHT: True},
+    "crops, adapters at three times the rate": {**CROPS, **FASTER},
+    "crops, taught by finetuned networks": {**CROPS, TAUGHT: True},
+    "crops, three times the rate, taught": {**CROPS, **FASTER, TAUGHT: True},
 }
 
 
@@ -68,7 +75,13 @@ def main():
     for seed in arguments.seeds.split(","):
         for change in arguments.only or CHANGES:
             workdir = arguments.runs / "recipes" / folder_name(change) / f"seed{seed}"
-            finish("parallel", workdir, {**shared, "seed": seed, **CHANGES[change]})
+            entries = {**shared, "seed": seed, **CHANGES[change]}
+            if entries.pop(TAUGHT, False):  # by networks that saw images in the same way
+                crops = {name: it for name, it in entries.items() if name in CROPS}
+                teachers = arguments.runs / "recipes" / f"finetuned{len(crops)}" / f"seed{seed}"
+                finish("finetune", teachers, {**shared, "seed": seed, **crops})
+                entries["teachers"] = teachers
+            finish("parallel", workdir, entries)
             lines = lines_of(workdir, change, seed)
             figures.put(arguments.out, COLUMNS, KEY, lines, arguments.allow_dirty)
 

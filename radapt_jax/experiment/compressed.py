@@ -19,12 +19,12 @@ from radapt_jax.evaluation.evaluate import open_source
 from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Compression, Settings
+from radapt_jax.experiment.taught import teacher_of
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import rounding_of
 from radapt_jax.report import plots, results, write
 from radapt_jax.report.write import write_ranks
-from radapt_jax.train.distill import Teacher
 from radapt_jax.train.job import Job
 from radapt_jax.train.options import check_export
 from radapt_jax.utils import distributed, trees
@@ -177,13 +177,3 @@ def rounded_family(opened: Opened, bits: int) -> Family:
 def _rounded(member: Member, bits: int) -> Member:
     rounding = rounding_of(bits)
     return member if rounding is None else member.rounded(rounding)
-
-
-def teacher_of(dense: Family, name: str) -> Teacher:
-    """Return a domain as it is, to learn from: folded if its kind can be."""
-    member, variables = dense[name], dense.variables(name)
-    spec = member.spec.served()
-    if spec.kind.foldable:
-        folded = dense.fold(name).weights
-        spec, variables = folded.spec, folded.variables
-    return Teacher(member.domain, spec, trees.to_numpy(variables))

@@ -29,7 +29,7 @@ from radapt_jax.utils import checks
 from radapt_jax.utils.checks import FLAG, PATH, TEXT, names, number, one_of, optional, whole
 
 BEGUN_IN = "begun_in"  # in config.json beside the config's entries
-RUNS = ("init_from", "compress.dense", "distill.teachers")  # entries that name a folder
+RUNS = ("init_from", "teachers", "compress.dense", "distill.teachers")  # entries that name a folder
 DATA = (
     *("source", "dir", "size", "resize", "squash"),
     *("val_fraction", "train_on", "max_unreadable"),
@@ -57,7 +57,8 @@ ENTRIES = {
 }
 KNOWN = (*targets(), *dense_kinds())  # what config.compress.kind may be
 KINDS = {
-    **dict.fromkeys(("method", "domains", "init_from"), TEXT),
+    **dict.fromkeys(("method", "domains", "init_from", "teachers"), TEXT),
+    "temperature": distill.KINDS["temperature"],
     **{name: data_spec.KINDS[name] for name in ("train_fraction", "images_per_class")},
     **{f"data.{name}": data_spec.KINDS[name] for name in DATA if name != "source"},
     **{ENTRIES[name]: kind for name, kind in options.KINDS.items()},
@@ -114,7 +115,28 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
         _check_distillation(settings, spec)
     if settings.compression.distill:
         _check_taught(settings)
+    if settings.teachers:
+        _check_teachers(settings, spec)
     return settings
+
+
+def _check_teachers(settings: Settings, spec: ModelSpec) -> None:
+    """Raise ValueError where a run cannot learn from another one's domains."""
+    wrong = {
+        "config.distill.on": settings.lessons is not None,
+        "config.compress.kind": bool(settings.compression.kind),
+        "config.train.together": settings.options.together > 1,
+        "config.train.views": settings.options.views > 0,
+        "config.adapter.kind": spec.kind.shares(),
+    }
+    if found := [entry for entry, is_so in wrong.items() if is_so]:
+        raise ValueError(
+            f"found config.teachers {settings.teachers!r} beside {', '.join(found)}; a domain "
+            "learns from another network where it is trained by itself, on its own variables, and "
+            "images pass both networks: leave teachers out, or set train.together to 1, "
+            "train.views to 0, and adapters that domains do not share. Distillation has "
+            "config.distill.teachers, compression config.compress.distill."
+        )
 
 
 def _check_taught(settings: Settings) -> None:
@@ -196,6 +218,8 @@ def _settings(config: ConfigDict) -> Settings:
             **{name: compress[name] for name in COMPRESS},
         ),
         lessons=_lessons(config.distill),
+        teachers=config.teachers,
+        temperature=config.temperature,
         data={
             **{key: config.data[key] for key in DATA},
             "train_fraction": config.train_fraction,
@@ -216,7 +240,8 @@ def _lessons(distill: ConfigDict) -> Lessons | None:
     if distill.teachers:
         raise ValueError(
             f"found config.distill.teachers {distill.teachers!r} in a run that does not distill; "
-            "start from configs/distill.py, or leave them out."
+            "start from configs/distill.py, or leave them out. A domain that is trained by itself "
+            "learns from another one with config.teachers."
         )
     return None
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from radapt_jax.data.load import DomainData, load_domain
 from radapt_jax.evaluation.result import Result
 from radapt_jax.experiment.settings import Lessons, Settings
 from radapt_jax.experiment.start import open_shared, with_source
-from radapt_jax.family import checkpoint
+from radapt_jax.experiment.taught import check_fits, open_teachers
 from radapt_jax.family.family import Family
 from radapt_jax.family.shared import Shared
 from radapt_jax.family.start import start_variables
@@ -27,6 +27,7 @@ from radapt_jax.train.signals import Stopping
 from radapt_jax.utils import distributed, trees
 
 log = logging.getLogger(__name__)
+TEACHERS = "distill.teachers"  # the entry of the config
 
 
 def run_distilled(
@@ -70,7 +71,7 @@ def open_course(settings: Settings) -> Course:
     lessons = settings.lessons
     assert lessons is not None
     with distributed.agreed():
-        taught_by = _open_teachers(lessons, settings.domains)
+        taught_by = open_teachers(lessons.teachers, settings.domains, TEACHERS)
         start = None if settings.start == "random" else with_source(settings, open_shared(settings))
         opened = {name: _images(settings, taught_by, name) for name in settings.domains}
     longest = max(Plan.of(settings.options, data).total for data in opened.values())
@@ -85,18 +86,6 @@ def open_course(settings: Settings) -> Course:
         jobs.append(Job(options, data, spec, variables, settings.label))
     teachers = {name: _teacher(lessons, taught_by, data) for name, data in opened.items()}
     return Course(jobs, teachers, lessons.how)
-
-
-def _open_teachers(lessons: Lessons, names: Sequence[str]) -> Family:
-    """Return the family that has a teacher for each domain."""
-    there = checkpoint.list_members(lessons.teachers)
-    if missing := [name for name in names if name not in there]:
-        raise ValueError(
-            f"{lessons.teachers} has no teacher for {missing}; it has {there}. Train those domains "
-            "there first, for instance with configs/finetune.py, or name another run: "
-            "--config.distill.teachers."
-        )
-    return Family.load(lessons.teachers, names)
 
 
 def _images(settings: Settings, taught_by: Family, name: str) -> DomainData:
@@ -119,20 +108,9 @@ def _teacher(lessons: Lessons, taught_by: Family, data: DomainData) -> Teacher:
     Raises:
       ValueError: it tells other classes apart, or was trained on images of another size.
     """
-    domain, member = data.domain, taught_by[data.domain.name]
-    there, where = member.domain, f"domain {domain.name!r}: its teacher in {lessons.teachers}"
-    if there.classes != domain.classes:
-        raise ValueError(
-            f"{where} has {there.num_classes} classes, {list(there.classes[:3])}...; the images "
-            f"have {domain.num_classes}, {list(domain.classes[:3])}.... Name a run that was "
-            "trained on these images: --config.distill.teachers."
-        )
-    if there.size != domain.size:
-        raise ValueError(
-            f"{where} was trained on images of {there.size} pixels; the config asks for "
-            f"{domain.size}. Set --config.data.size={there.size}, or train the teacher again."
-        )
-    return Teacher(there, member.spec, trees.to_numpy(taught_by.variables(domain.name)))
+    name, member = data.domain.name, taught_by[data.domain.name]
+    check_fits(member.domain, data.domain, lessons.teachers, TEACHERS)
+    return Teacher(member.domain, member.spec, trees.to_numpy(taught_by.variables(name)))
 
 
 def _trained(settings: Settings, course: Course, workdir: Path, stopping: Stopping) -> Family:

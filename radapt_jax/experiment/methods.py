@@ -16,6 +16,7 @@ from radapt_jax.train.optim import LABELS, labels_of
 from radapt_jax.train.options import TRAINED_BITS
 
 TRAINED, FROZEN = "a number (trained)", "None (frozen)"
+TAUGHT, ALONE = "a run (learnt from)", "'' (none)"
 STAGES = ResNet26.stages  # of the networks that the papers published
 USUAL = ""  # all stages, and the convolutions that usually carry adapters
 Meaning = Mapping[str, tuple[Any, ...]]  # by entry of the config: what it may be
@@ -34,6 +35,7 @@ def _means(
         "compress.kind": ("",),
         "compress.bits": (WHOLE,),
         "distill.on": (False,),
+        "teachers": (ALONE,),
         "adapter.kind": (kind,) if isinstance(kind, str) else kind,
         "adapter.stages": (stages,),
         "adapter.convs": (convs,),
@@ -65,6 +67,7 @@ METHODS: Mapping[str, Meaning] = {
         **_means("joint", OWN),
         "adapter.kind": tuple(name for name, it in KINDS.items() if it.shares()),
     },
+    "taught": _means(PRIVATE, OWN, teachers=(TAUGHT,)),
     "distill": {**_means(PRIVATE, LABELS), "distill.on": (True,)},
 }
 
@@ -115,6 +118,7 @@ def _facts(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "compress.kind": settings.compression.kind,
         "compress.bits": settings.options.bits,
         "distill.on": settings.lessons is not None,
+        "teachers": TAUGHT if settings.teachers else ALONE,
         "adapter.kind": spec.adapter.kind,
         "adapter.stages": _ordered(spec.placement.stages, usual.stages),
         "adapter.convs": _ordered(spec.placement.convs, usual.convs),
@@ -141,4 +145,4 @@ def _ordered(placed: Sequence[str] | None, usual: Sequence[str] | None) -> str:
 
 
 def _shown(found: Any) -> str:
-    return found if found in (TRAINED, FROZEN) else repr(found)
+    return found if found in (TRAINED, FROZEN, TAUGHT, ALONE) else repr(found)

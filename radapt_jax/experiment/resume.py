@@ -37,6 +37,8 @@ ADDED = {
     "compress.moments": 1024,
     "compress.distill": False,
     "compress.temperature": 2.0,
+    "teachers": "",
+    "temperature": 2.0,
     "distill.on": False,
     "distill.teachers": "",
     **{f"distill.{name}": it for name, it in dataclasses.asdict(Distillation()).items()},

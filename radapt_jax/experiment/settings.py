@@ -76,6 +76,8 @@ class Settings:
       placement: which convolutions carry adapters.
       compression: of adapters.
       lessons: what shared weights are distilled from; None: they are not.
+      teachers: a run whose domains teach those of the same names; "": none does.
+      temperature: in that; see `train.step.Lesson`.
       data: what holds for every domain: fields of a `DataSpec`, and the decay of adapters.
       by_domain: what is different for some, by name.
       cache: where decoded images are kept.
@@ -93,6 +95,8 @@ class Settings:
     placement: Placement
     compression: Compression
     lessons: Lessons | None
+    teachers: str
+    temperature: float
     data: Mapping[str, Any]
     by_domain: Mapping[str, Mapping[str, Any]]
     cache: str

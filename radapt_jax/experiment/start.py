@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from radapt_jax.compress.moments import moments
 from radapt_jax.data.load import DomainData, load_domain
 from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Settings
+from radapt_jax.experiment.taught import check_fits, check_normalised, open_teachers, teacher_of
 from radapt_jax.family import checkpoint
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
@@ -24,6 +26,7 @@ from radapt_jax.train.options import check_export
 from radapt_jax.utils import trees
 
 log = logging.getLogger(__name__)
+TEACHERS = "teachers"  # the entry of the config
 
 
 def open_family(settings: Settings, workdir: Path) -> Family | None:
@@ -97,20 +100,35 @@ def _joins(settings: Settings) -> bool:
 
 
 def open_job(settings: Settings, name: str) -> Callable[[Family | None], Job]:
-    """Open a domain's images; return what makes a job of it once the family is there."""
-    dense = None
+    """Open a domain's images; return what makes a job of it once the family is there.
+
+    Images that its teacher was not trained on, if it has one, are held out again.
+
+    Raises:
+      ValueError: its teacher is not there, or is of other classes or images.
+    """
+    dense = taught_by = None
     if _joins(settings) and settings.compression.dense:
         dense = checkpoint.load_member(settings.compression.dense, name)
+    if settings.teachers:
+        taught_by = open_teachers(settings.teachers, [name], TEACHERS)
+    known = taught_by[name] if taught_by else dense
     data = load_domain(
         name,
         settings.data,
         settings.of_domain(name),
         settings.cache,
-        dense.record if dense else None,
+        known.record if known else None,
         multiple_of=settings.backbone.multiple_of,
     )
     check_export(settings.options, name, "val" in data.splits)
-    return lambda family: start_job(settings, family, data, dense)
+    if taught_by is None:
+        return lambda family: start_job(settings, family, data, dense)
+    teacher = teacher_of(taught_by, name)
+    check_fits(teacher.domain, data.domain, settings.teachers, TEACHERS)
+    check_normalised(teacher.domain, data.domain, settings.teachers)
+    taught = {"teacher": teacher, "temperature": settings.temperature}
+    return lambda family: dataclasses.replace(start_job(settings, family, data, None), **taught)
 
 
 def start_job(

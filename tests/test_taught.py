@@ -1,0 +1,117 @@
+"""A domain that is trained by itself, and learns from another network of the same domain."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from families import empty_family, member_of, of_classes
+from test_end_to_end import pretrained as pretrained
+from test_end_to_end import small
+
+from radapt_jax import Family
+from radapt_jax.data import augment, batches
+from radapt_jax.data.pixels import HostPixels
+from radapt_jax.experiment.config import read
+from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.experiment.start import open_family, open_job
+from radapt_jax.nn.losses import cross_entropy, divergence
+from radapt_jax.utils import files
+
+
+@pytest.fixture(scope="module")
+def finetuned(pretrained, cache_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finetune")
+    changes = {"domains": "digits", "init_from": str(pretrained), "train.steps": 8}
+    train_and_evaluate(small("finetune", cache_dir, **changes), workdir)
+    return workdir
+
+
+def taught(pretrained, finetuned, cache_dir, **changes):
+    chosen = {"domains": "digits", "init_from": str(pretrained), "train.log_every": 1}
+    return small("taught", cache_dir, **{**chosen, "teachers": str(finetuned), **changes})
+
+
+def test_what_is_minimised(pretrained, finetuned, cache_dir, tmp_path):
+    """Half the cross-entropy, and the divergence from what the other network says."""
+    changes = {"temperature": 3.0, "seed": 4, "train.sync_norm": True}
+    config = taught(pretrained, finetuned, cache_dir, **changes)
+    settings = read(config, 1)
+    job = open_job(settings, "digits")(open_family(settings, tmp_path / "none"))
+    domain = job.data.domain
+    pixels = HostPixels(job.data.splits["train"], domain.size)
+    batch = {it: rows[0] for it, rows in batches.train_batch(pixels, domain, 32, 4, 0, 1).items()}
+    images = augment.network_input(batch, domain.mean, domain.std)
+    start = {key: job.variables[key] for key in ("params", "adapters", "batch_stats")}
+    logits, _ = job.spec.build(10).apply(start, images, train=True, mutable=["batch_stats"])
+    other = Family.load(finetuned)
+    theirs = other["digits"].spec.build(10)
+    known = theirs.apply(other.variables("digits"), images, train=False)
+    expected = cross_entropy(logits, jnp.asarray(batch["label"])) / 2 + divergence(
+        logits, known, 3.0
+    )
+    train_and_evaluate(config, tmp_path / "run")
+    first = files.read_rows(tmp_path / "run" / "metrics" / "digits.csv")[0]
+    assert float(first["loss"]) == pytest.approx(float(expected.mean()), rel=1e-4)
+    plain = float(cross_entropy(logits, jnp.asarray(batch["label"])).mean())
+    assert float(first["loss"]) != pytest.approx(plain, rel=1e-2)
+
+
+def test_the_domain_is_one_of_parallel_adapters(pretrained, finetuned, cache_dir, tmp_path):
+    """It has no trace of the other network; what was held out from that is held out again."""
+    rows = train_and_evaluate(taught(pretrained, finetuned, cache_dir), tmp_path)
+    assert [(row.domain, row.method) for row in rows][-1] == ("digits", "taught")
+    family, before = Family.load(tmp_path), Family.load(pretrained)
+    member = family["digits"]
+    assert (member.spec.adapter.kind, member.has_own_weights) == ("parallel", False)
+    assert family.shared.fingerprint(joint=True) == before.shared.fingerprint(joint=True)
+    assert member.held_out == Family.load(finetuned)["digits"].held_out
+    again = train_and_evaluate(taught(pretrained, finetuned, cache_dir), tmp_path)
+    assert [row.top1 for row in again] == [row.top1 for row in rows]
+    for changes, told in (
+        ({"temperature": 4.0}, "temperature: was 2.0, is 4.0"),
+        ({"teachers": str(tmp_path)}, "teachers: was"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            train_and_evaluate(taught(pretrained, finetuned, cache_dir, **changes), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"teachers": ""}, "expected a run"),
+        ({"method": "parallel"}, r"(?s)recipe's name.*teachers: found a run.*method=taught"),
+        ({"domains": "faces"}, r"no teacher for \['faces'\]; it has .*--config\.teachers"),
+        ({"data.size": 24, "data.resize": 24}, "images of 16 pixels; the config asks for 24"),
+        ({"options.digits.mean": (0.1, 0.2, 0.3)}, "takes images of mean"),
+        ({"temperature": 0.0}, r"temperature 0\.0; expected a number in \(0, inf\)"),
+        ({"train.together": 2, "method": "mine"}, r"beside config\.train\.together"),
+        ({"adapter.kind": "joint", "method": "mine"}, r"beside config\.adapter\.kind"),
+    ],
+)
+def test_what_cannot_teach_is_said(changes, told, pretrained, finetuned, cache_dir, tmp_path):
+    with pytest.raises(ValueError, match=told):
+        train_and_evaluate(taught(pretrained, finetuned, cache_dir, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_other_classes_is_refused(digits, pretrained, cache_dir, tmp_path):
+    family = empty_family()
+    family.add("digits", member_of(of_classes(digits, 7), "none", 1, own_weights=True))
+    family.save(tmp_path / "seven")
+    config = taught(pretrained, tmp_path / "seven", cache_dir)
+    with pytest.raises(ValueError, match=r"(?s)has 7 classes.*have 10"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_run_that_was_begun_before_goes_on(pretrained, cache_dir, tmp_path):
+    """Its config has no word of it; nothing but that is added."""
+    config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
+    rows = train_and_evaluate(config, tmp_path)
+    path = tmp_path / "config.json"
+    lines = path.read_text().splitlines()
+    kept = [
+        it for it in lines if not it.lstrip().startswith(('"teachers": "",', '"temperature": 2.0,'))
+    ]
+    path.write_text("\n".join(kept))
+    assert np.array_equal(
+        [row.top1 for row in train_and_evaluate(config, tmp_path)], [row.top1 for row in rows]
+    )
