@@ -9,6 +9,8 @@ python train.py --config configs/decathlon_like.py:compress --config.init_from=r
 
 python train.py --config configs/decathlon_like.py:finetune --config.init_from=runs/pretrain \
     --workdir runs/finetune
+python train.py --config configs/decathlon_like.py:taught --config.init_from=runs/pretrain \
+    --config.teachers=runs/finetune --workdir runs/taught
 python train.py --config configs/decathlon_like.py:distill --config.init_from=runs/pretrain \
     --config.distill.teachers=runs/finetune --workdir runs/universal
 

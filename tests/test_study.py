@@ -47,9 +47,10 @@ def test_a_part_of_the_study_is_a_run(name):
     config = decathlon_like.get_config(part.recipe)
     domains = [] if part.after else ["cifar100", "gtsrb"]  # all of the run that it goes on with
     places = {"init_from": "runs/pretrain", "domains": ",".join(domains)}
-    config.update_from_flattened_dict({**places, **part.entries})
+    teachers = {"teachers": "runs/finetune"} if part.taught_by else {}
+    config.update_from_flattened_dict({**places, **teachers, **part.entries})
     assert list(read(config, 1).domains) == domains
-    assert part.after in {"", *METHODS}
+    assert {part.after, part.taught_by} <= {"", *METHODS}
 
 
 def test_differences_are_paired_and_the_baseline_scores_2500():

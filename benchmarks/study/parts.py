@@ -22,12 +22,14 @@ class Part:
       source: the recipe that its backbone was pre-trained with.
       after: the part whose domains, of the same seed, it goes on with; "": it starts from the
         backbone.
+      taught_by: the part whose domains, of the same seed, its own learn from; "": none.
     """
 
     recipe: str
     entries: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = "scratch"
     after: str = ""
+    taught_by: str = ""
 
 
 def _shares(name):
@@ -65,6 +67,7 @@ METHODS = {
     "parallel, He-normal start": Part("parallel", {"adapter.options": {"init": "he_normal"}}),
     "parallel, one decay": Part("parallel", ONE_DECAY),
     "parallel, crops everywhere": Part("parallel", CROPS),
+    "parallel, taught by finetune": Part("taught", taught_by="finetune"),
     "modulation": Part("modulation"),
     "modulation, factored": Part("modulation:factored"),
     "controller": Part("controller"),

@@ -27,7 +27,7 @@ from study.parts import CROPS
 
 KEY = ("change", "domain", "seed")
 COLUMNS = (*KEY, "val_top1", "epochs", "size", "width", "device", "jax", "commit")
-FASTER, TAUGHT = {"optim.adapter_rate": 0.3}, "taught"
+FASTER = {"optim.adapter_rate": 0.3}
 SMOOTHING, MIXUP = {"train.label_smoothing": 0.1}, {"train.mixup": 0.2}
 
 
@@ -53,11 +53,12 @@ CHANGES = {
     "adapters by Adam": {"optim.adapter_optimizer": "adam", "optim.adapter_rate": 0.003},
     "a quarter of the decay": _decayed(1 / 4),
     "four times the decay": _decayed(4),
-    "taught by finetuned networks": {TAUGHT: True},
+    "taught by finetuned networks": {},
     "crops, adapters at three times the rate": {**CROPS, **FASTER},
-    "crops, taught by finetuned networks": {**CROPS, TAUGHT: True},
-    "crops, three times the rate, taught": {**CROPS, **FASTER, TAUGHT: True},
+    "crops, taught by finetuned networks": CROPS,
+    "crops, three times the rate, taught": {**CROPS, **FASTER},
 }
+TAUGHT = tuple(name for name in CHANGES if "taught" in name)  # by the same domains, finetuned
 
 
 def main():
@@ -76,11 +77,9 @@ def main():
         for change in arguments.only or CHANGES:
             workdir = arguments.runs / "recipes" / folder_name(change) / f"seed{seed}"
             entries = {**shared, "seed": seed, **CHANGES[change]}
-            if entries.pop(TAUGHT, False):  # by networks that saw images in the same way
-                crops = {name: it for name, it in entries.items() if name in CROPS}
-                teachers = arguments.runs / "recipes" / f"finetuned{len(crops)}" / f"seed{seed}"
-                finish("finetune", teachers, {**shared, "seed": seed, **crops})
-                entries["teachers"] = teachers
+            if change in TAUGHT:
+                entries["teachers"] = arguments.runs / "recipes" / "finetuned" / f"seed{seed}"
+                finish("finetune", entries["teachers"], {**shared, "seed": seed})
             finish("parallel", workdir, entries)
             lines = lines_of(workdir, change, seed)
             figures.put(arguments.out, COLUMNS, KEY, lines, arguments.allow_dirty)

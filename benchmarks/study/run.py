@@ -63,6 +63,8 @@ class Runs:
         else:
             entries |= {"train.epochs": self.epochs, "train.evals": 5}
             entries |= {"init_from": self.backbone(part.source), "domains": ",".join(DOMAINS)}
+        if part.taught_by:
+            entries["teachers"] = self.of(part.taught_by, seed)
         finish(part.recipe, workdir, {**self.flags, **entries, **part.entries})
         return workdir
 
