@@ -413,7 +413,7 @@ def test_a_run_from_random_filters(taught_by, cache_dir):
         ({"distill.on": False, "method": "mine"}, "in a run that does not distill"),
         ({"distill.anneal": 0.0}, "distill.anneal 0.0; expected a number"),
         ({"backbone.width": 0.25}, "width 0.125"),
-        ({"data.size": 24, "data.resize": 24}, "images of 16 pixels; the config asks for 24"),
+        ({"data.size": 24, "data.resize": 24}, "images of size 16; the domain has 24"),
     ],
 )
 def test_what_cannot_be_distilled_is_said(

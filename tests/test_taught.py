@@ -1,5 +1,8 @@
 """A domain that is trained by itself, and learns from another network of the same domain."""
 
+import dataclasses
+
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,10 +10,12 @@ from families import empty_family, member_of, of_classes
 from test_end_to_end import pretrained as pretrained
 from test_end_to_end import small
 
+import radapt_jax as rj
 from radapt_jax import Family
 from radapt_jax.data import augment, batches
 from radapt_jax.data.pixels import HostPixels
-from radapt_jax.experiment.config import read
+from radapt_jax.data.sources.embedded import open_embedded
+from radapt_jax.experiment.config import read, train_options
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.experiment.start import open_family, open_job
 from radapt_jax.nn.losses import cross_entropy, divergence
@@ -80,7 +85,7 @@ def test_the_domain_is_one_of_parallel_adapters(pretrained, finetuned, cache_dir
         ({"teachers": ""}, "expected a run"),
         ({"method": "parallel"}, r"(?s)recipe's name.*teachers: found a run.*method=taught"),
         ({"domains": "faces"}, r"no teacher for \['faces'\]; it has .*--config\.teachers"),
-        ({"data.size": 24, "data.resize": 24}, "images of 16 pixels; the config asks for 24"),
+        ({"data.size": 24, "data.resize": 24}, "images of size 16; the domain has 24"),
         ({"options.digits.mean": (0.1, 0.2, 0.3)}, "takes images of mean"),
         ({"temperature": 0.0}, r"temperature 0\.0; expected a number in \(0, inf\)"),
         ({"train.together": 2, "method": "mine"}, r"beside config\.train\.together"),
@@ -115,3 +120,40 @@ def test_a_run_that_was_begun_before_goes_on(pretrained, cache_dir, tmp_path):
     assert np.array_equal(
         [row.top1 for row in train_and_evaluate(config, tmp_path)], [row.top1 for row in rows]
     )
+
+
+def learnt(config, family, teacher, **changes):
+    """Train digits from Python, as a config says."""
+    examples = list(open_embedded("digits").splits["train"]())
+    facts = dataclasses.asdict(teacher["digits"].domain)
+    known = {field.name for field in dataclasses.fields(rj.DomainOptions)}
+    return rj.fit(
+        family,
+        "digits",
+        [it.image for it in examples],
+        [it.label for it in examples],
+        **{
+            "domain": rj.DomainOptions(**{key: it for key, it in facts.items() if key in known}),
+            "options": train_options(config),
+            "teacher": teacher,
+            "progress": False,
+            **changes,
+        },
+    )
+
+
+def test_the_same_from_python(pretrained, finetuned, cache_dir, tmp_path):
+    """Images, teacher, temperature and seed are the same: so are the variables."""
+    config = taught(pretrained, finetuned, cache_dir, temperature=3.0)
+    train_and_evaluate(config, tmp_path)
+    family, teacher = Family.load(pretrained), Family.load(finetuned)
+    learnt(config, family, teacher, temperature=3.0)
+    expected = Family.load(tmp_path)
+    chex.assert_trees_all_equal(family.variables("digits"), expected.variables("digits"))
+    with pytest.raises(ValueError, match=r"other images held out \(136 images"):
+        learnt(config, family, teacher, replace=True, validation=0.2)
+    with pytest.raises(ValueError, match=r"temperature 0; expected"):
+        learnt(config, family, teacher, replace=True, temperature=0)
+    with pytest.raises(ValueError, match=r"without a domain 'digits'; it has \['pictures'\]"):
+        learnt(config, family, Family.load(pretrained), replace=True)
+    chex.assert_trees_all_equal(family.variables("digits"), expected.variables("digits"))

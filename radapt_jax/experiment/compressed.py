@@ -19,7 +19,6 @@ from radapt_jax.evaluation.evaluate import open_source
 from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Compression, Settings
-from radapt_jax.experiment.taught import teacher_of
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import rounding_of
@@ -27,6 +26,7 @@ from radapt_jax.report import plots, results, write
 from radapt_jax.report.write import write_ranks
 from radapt_jax.train.job import Job
 from radapt_jax.train.options import check_export
+from radapt_jax.train.teachers import teacher_of
 from radapt_jax.utils import distributed, trees
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from radapt_jax.data.load import DomainData, load_domain
 from radapt_jax.evaluation.result import Result
 from radapt_jax.experiment.settings import Lessons, Settings
 from radapt_jax.experiment.start import open_shared, with_source
-from radapt_jax.experiment.taught import check_fits, open_teachers
+from radapt_jax.experiment.taught import open_teachers
 from radapt_jax.family.family import Family
 from radapt_jax.family.shared import Shared
 from radapt_jax.family.start import start_variables
@@ -24,6 +24,7 @@ from radapt_jax.train.loop import train_jointly
 from radapt_jax.train.options import check_export
 from radapt_jax.train.place import InWorkdir
 from radapt_jax.train.signals import Stopping
+from radapt_jax.train.teachers import check_fits
 from radapt_jax.utils import distributed, trees
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def _teacher(lessons: Lessons, taught_by: Family, data: DomainData) -> Teacher:
       ValueError: it tells other classes apart, or was trained on images of another size.
     """
     name, member = data.domain.name, taught_by[data.domain.name]
-    check_fits(member.domain, data.domain, lessons.teachers, TEACHERS)
+    check_fits(member.domain, data.domain, lessons.teachers)
     return Teacher(member.domain, member.spec, trees.to_numpy(taught_by.variables(name)))
 
 

@@ -14,7 +14,7 @@ from radapt_jax.compress.moments import moments
 from radapt_jax.data.load import DomainData, load_domain
 from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Settings
-from radapt_jax.experiment.taught import check_fits, check_normalised, open_teachers, teacher_of
+from radapt_jax.experiment.taught import open_teachers
 from radapt_jax.family import checkpoint
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
@@ -23,6 +23,7 @@ from radapt_jax.family.start import start_variables
 from radapt_jax.models.init import initial_variables
 from radapt_jax.train.job import Job
 from radapt_jax.train.options import check_export
+from radapt_jax.train.teachers import check_fits, teacher_of
 from radapt_jax.utils import trees
 
 log = logging.getLogger(__name__)
@@ -125,8 +126,7 @@ def open_job(settings: Settings, name: str) -> Callable[[Family | None], Job]:
     if taught_by is None:
         return lambda family: start_job(settings, family, data, dense)
     teacher = teacher_of(taught_by, name)
-    check_fits(teacher.domain, data.domain, settings.teachers, TEACHERS)
-    check_normalised(teacher.domain, data.domain, settings.teachers)
+    check_fits(teacher.domain, data.domain, settings.teachers, same_batches=True)
     taught = {"teacher": teacher, "temperature": settings.temperature}
     return lambda family: dataclasses.replace(start_job(settings, family, data, None), **taught)
 

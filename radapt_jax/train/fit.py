@@ -12,19 +12,23 @@ from radapt_jax.adapters.parallel import Parallel
 from radapt_jax.adapters.registry import kind_of
 from radapt_jax.data.arrays import DomainOptions, load_arrays
 from radapt_jax.data.domain import check_apart, check_name
+from radapt_jax.data.load import DomainData
 from radapt_jax.family.family import Family
 from radapt_jax.family.start import start_variables
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train import optim
+from radapt_jax.train.distill import KINDS, Teacher
 from radapt_jax.train.history import History
-from radapt_jax.train.job import Job
+from radapt_jax.train.job import TEMPERATURE, Job
 from radapt_jax.train.lock import check_shared, held
 from radapt_jax.train.loop import train_domains
 from radapt_jax.train.options import TrainOptions, check_export, check_place
 from radapt_jax.train.place import InMemory, InWorkdir, Place
 from radapt_jax.train.signals import Stopping
+from radapt_jax.train.teachers import check_fits, teacher_of
 from radapt_jax.utils import distributed, files
+from radapt_jax.utils.checks import check
 
 FREE = ("log_every", "on_nan", "on_device", "together")  # options that may change in a workdir
 PLAIN = {  # what a training without adapters is called, by what it trains
@@ -46,6 +50,8 @@ def fit(
     domain: DomainOptions = DomainOptions(),  # noqa: B008
     options: TrainOptions = TrainOptions(),  # noqa: B008
     validation: Any = 0.1,
+    teacher: Family | None = None,
+    temperature: float = TEMPERATURE,
     method: str = "",
     replace: bool = False,
     progress: bool = True,
@@ -68,6 +74,9 @@ def fit(
       domain: classes, sizes, cropping, mirroring, normalisation.
       options: of training.
       validation: share of each class that is held out, 0 or None for none; or images and labels.
+      teacher: a family whose domain of this name was trained on the same images, with the same
+        held out: the domain learns from it; see `step.Lesson`. It may be `family` itself.
+      temperature: in that.
       method: what tables call it; default: the adapter's kind, or "linear", "norm", "finetune".
       replace: train anew a domain that the family has.
       progress: show a progress bar.
@@ -79,8 +88,8 @@ def fit(
 
     Raises:
       ValueError: the family has a domain of that name, the images cannot be read, the labels do not
-        fit them, an option is out of range, or the workdir is of another training. The family is as
-        it was.
+        fit them, an option is out of range, the teacher does not fit, or the workdir is of another
+        training. The family is as it was.
       FloatingPointError: a loss or a gradient is NaN or infinite.
       MemoryError: the device has no room for a step.
       KeyboardInterrupt: also `Stopped`; in a workdir, what was trained is saved.
@@ -103,7 +112,28 @@ def fit(
     check_export(options, name, "val" in data.splits)
     variables = start_variables(family, spec, name, data.domain.num_classes, options.seed)
     job = Job(options, data, spec, variables, method or _method(spec, options))
+    if teacher is not None:
+        check("temperature", temperature, KINDS["temperature"])
+        job = dataclasses.replace(job, teacher=_teacher(teacher, data), temperature=temperature)
     return _train(job, family, workdir, bar=progress)
+
+
+def _teacher(family: Family, data: DomainData) -> Teacher:
+    """Return a domain's teacher; ValueError if it has none, or one that does not fit."""
+    name = data.domain.name
+    if name not in family:
+        raise ValueError(
+            f"found a teacher without a domain {name!r}; it has {family.domains}. Train it there "
+            "under this name, on the same images."
+        )
+    check_fits(family[name].domain, data.domain, "the family", same_batches=True)
+    if family[name].held_out != data.held_out:
+        raise ValueError(
+            f"domain {name!r}: its teacher was trained with other images held out "
+            f"({family[name].held_out}) than now ({data.held_out}), so that it may have seen those "
+            "that validate. Give the same images and validation, or train the teacher again."
+        )
+    return teacher_of(family, name)
 
 
 def _train(job: Job, family: Family, workdir: str | Path | None, *, bar: bool) -> History:

@@ -1,0 +1,45 @@
+"""The networks that domains learn from: the same domains, in another family."""
+
+from __future__ import annotations
+
+from radapt_jax.data.domain import Domain
+from radapt_jax.family.family import Family
+from radapt_jax.train.distill import Teacher
+from radapt_jax.utils import trees
+
+
+def teacher_of(family: Family, name: str) -> Teacher:
+    """Return a domain of a family as it is, to learn from: folded if its kind can be."""
+    member, variables = family[name], family.variables(name)
+    spec = member.spec.served()
+    if spec.kind.foldable:
+        folded = family.fold(name).weights
+        spec, variables = folded.spec, folded.variables
+    return Teacher(member.domain, spec, trees.to_numpy(variables))
+
+
+def check_fits(teacher: Domain, domain: Domain, where: str, *, same_batches: bool = False) -> None:
+    """Raise ValueError if a domain cannot learn from a network that was trained on another one.
+
+    Args:
+      teacher: what the network was trained on.
+      domain: that is to learn.
+      where: the network is, for messages.
+      same_batches: whether the network sees batches as they are normalised for the domain.
+    """
+    begin = f"domain {domain.name!r}: its teacher in {where}"
+    if teacher.classes != domain.classes:
+        raise ValueError(
+            f"{begin} has {teacher.num_classes} classes, {list(teacher.classes[:3])}...; the "
+            f"images have {domain.num_classes}, {list(domain.classes[:3])}.... Learn from a "
+            "network that was trained on these images."
+        )
+    sees = ("size", "mean", "std") if same_batches else ("size",)
+    for what in sees:
+        found, expected = getattr(teacher, what), getattr(domain, what)
+        if found != expected:
+            raise ValueError(
+                f"{begin} takes images of {what} {found}; the domain has {expected}. Set the "
+                f"domain's {what} to {found} (train.py: config.options.{domain.name}), or train "
+                "the teacher again."
+            )
