@@ -83,24 +83,24 @@ def study_original(lines, theirs):
 
 
 def study_recipes(lines):
-    """Mean validation top-1 of changes of the recipe, and the difference to the recipe itself."""
+    """Validation top-1 of changes of the recipe, and what they gain, paired by seed and domain."""
     by_change = {}
     for row in lines:
-        seeds = by_change.setdefault(row["change"], {}).setdefault(row["domain"], [])
-        seeds.append(float(row["val_top1"]))
-    averages = {
-        change: {domain: np.mean(seeds) for domain, seeds in found.items()}
-        for change, found in by_change.items()
-    }
-    base, cells = averages["none"], []
-    for change, found in sorted(averages.items(), key=lambda it: -np.mean([*it[1].values()])):
-        more = [found[domain] - base[domain] for domain in DOMAINS]
-        said = "" if change == "none" else interval(more)
-        name = "the paper's recipe" if change == "none" else change
-        cells.append(
-            [name, f"{np.mean([*found.values()]):.1f}", said, *(f"{it:+.1f}" for it in more)]
-        )
-    return table(["change", "top-1", "- the paper's recipe", *DOMAINS], cells)
+        seeds = by_change.setdefault(row["change"], {}).setdefault(row["seed"], {})
+        seeds[row["domain"]] = float(row["val_top1"])
+    base = by_change.pop("none")
+    means = ", ".join(f"{np.mean([*base[seed].values()]):.1f}" for seed in sorted(base))
+    first = ["the paper's recipe", ", ".join(sorted(base)), means, "", *("" for _ in DOMAINS)]
+    cells = []
+    for change, found in by_change.items():
+        seeds = sorted(found.keys() & base.keys())
+        more = [np.mean([found[it][name] - base[it][name] for it in seeds]) for name in DOMAINS]
+        mean = np.mean([found[it][name] for it in seeds for name in DOMAINS])
+        shown = [change, ", ".join(seeds), f"{mean:.1f}", interval(more)]
+        cells.append((np.mean(more), [*shown, *(f"{it:+.1f}" for it in more)]))
+    ordered = [row for _, row in sorted(cells, key=lambda it: -it[0])]
+    columns = ["change", "seed", "top-1", "- the paper's recipe", *DOMAINS]
+    return table(columns, [first, *ordered])
 
 
 def whole(lines, domains=DOMAINS):

@@ -98,11 +98,15 @@ def test_changes_of_the_recipe_are_compared_with_it():
         facts = {"change": change, "seed": str(seed)}
         return [{**facts, "domain": it, "val_top1": str(top1 + seed)} for it in DOMAINS]
 
-    rows = [*trial("none", 0, 60), *trial("mixup 0.2", 0, 61), *trial("mixup 0.2", 1, 61)]
+    rows = [*trial("none", 0, 60), *trial("none", 2, 60), *trial("mixup 0.2", 0, 61)]
+    rows += [*trial("mixup 0.2", 1, 80), *trial("rate 0.2", 2, 63)]
     drawn = study_blocks.study_recipes(rows)
-    assert cells(drawn, "the paper's recipe")[1:3] == ["60.0", ""]
-    assert cells(drawn, "mixup 0.2")[1:3] == ["61.5", "+1.5 [+1.5, +1.5]"]
-    assert cells(drawn, "mixup 0.2")[3:] == ["+1.5"] * len(DOMAINS)
+    assert cells(drawn, "the paper's recipe")[1:4] == ["0, 2", "60.0, 62.0", ""]
+    assert cells(drawn, "mixup 0.2")[1:4] == ["0", "61.0", "+1.0 [+1.0, +1.0]"]
+    assert cells(drawn, "rate 0.2")[1:] == ["2", "65.0", "+3.0 [+3.0, +3.0]"] + ["+3.0"] * len(
+        DOMAINS
+    )
+    assert drawn.index("rate 0.2") < drawn.index("mixup 0.2")
 
 
 def test_shares_of_the_images():
