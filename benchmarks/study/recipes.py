@@ -55,6 +55,7 @@ CHANGES = {
     "four times the decay": _decayed(4),
     "taught by finetuned networks": {},
     "crops, adapters at three times the rate": {**CROPS, **FASTER},
+    "crops, adapters at ten times the rate": {**CROPS, "optim.adapter_rate": 1.0},
     "crops, taught by finetuned networks": CROPS,
     "crops, three times the rate, taught": {**CROPS, **FASTER},
 }
