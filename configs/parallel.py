@@ -3,14 +3,21 @@
 python train.py --config configs/parallel.py --config.domains=cifar100,svhn \
     --config.init_from=runs/pretrain --workdir runs/parallel
 
-Any backbone will do, one that was pre-trained without adapters too.
+Any backbone will do, one that was pre-trained without adapters too. Adapters are trained at three
+times the rate of norms and head, which is better on nine small domains (docs/study.md).
+configs/parallel.py:paper trains all at one rate, as the paper does.
 """
 
 from configs import base
 
+FASTER = {"ours": 3, "paper": 1}  # than the rest; it follows config.optim.learning_rate
 
-def get_config():
+
+def get_config(recipe="ours"):
     config = base.get_config()
     config.method = "parallel"
     config.adapter.kind = "parallel"
+    times = base.variant(recipe, FASTER)
+    if times != 1:
+        config.optim.adapter_rate = times * config.optim.get_ref("learning_rate")
     return config

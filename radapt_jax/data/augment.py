@@ -8,10 +8,22 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
+from radapt_jax.data.domain import Domain
+
 
 def normalise(images: UInt8[Array, "b h w 3"], mean: Any, std: Any) -> Float[Array, "b h w 3"]:
     """Return uint8 images as float32, normalised with mean and std (3,) for values in [0, 1]."""
     return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def renormalised(
+    images: Float[Array, "b h w 3"], domain: Domain, other: Domain
+) -> Float[Array, "b h w 3"]:
+    """Return images that are normalised for a domain as they are normalised for another one."""
+    if (domain.mean, domain.std) == (other.mean, other.std):
+        return images
+    mean, std, found, scale = map(jnp.asarray, (domain.mean, domain.std, other.mean, other.std))
+    return (images * std + (mean - found)) / scale
 
 
 def network_input(

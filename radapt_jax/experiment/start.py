@@ -126,9 +126,13 @@ def open_job(settings: Settings, name: str) -> Callable[[Family | None], Job]:
     if taught_by is None:
         return lambda family: start_job(settings, family, data, dense)
     teacher = teacher_of(taught_by, name)
-    check_fits(teacher.domain, data.domain, settings.teachers, same_batches=True)
-    taught = {"teacher": teacher, "temperature": settings.temperature}
-    return lambda family: dataclasses.replace(start_job(settings, family, data, None), **taught)
+    check_fits(teacher.domain, data.domain, settings.teachers)
+
+    def taught(family: Family | None) -> Job:
+        job = start_job(settings, family, data, None)
+        return dataclasses.replace(job, teacher=teacher, temperature=settings.temperature)
+
+    return taught
 
 
 def start_job(

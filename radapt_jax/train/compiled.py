@@ -55,18 +55,18 @@ def make_train_step(
     dtype: Any = jnp.float32,
     bits: int = 32,
     teacher: ModelSpec | None = None,
+    taught_on: Domain | None = None,
     temperature: float = 1.0,
 ) -> Callable[..., tuple[TrainState, Measured]]:
     """Return the compiled `step -> (state, metrics)`; the state is donated.
 
     It is called as `step(state, batch, resident)`: `batch` is `batches.train_batch`'s, `resident`
-    the pixels on the devices, or None. With the network of a `teacher`, which sees the same images,
-    its variables come last: `step(state, batch, resident, variables)`; see `step.Lesson` for
+    the pixels on the devices, or None. With the network of a `teacher`, which sees the same images
+    (normalised as for `taught_on`, if given), its variables come last; see `step.Lesson` for
     `temperature`, and `through` for `bits`. Dropout draws from `seed` and the state's step. Metrics
     are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With
-    synchronised norms, the result does not depend on the number of devices, unless images are mixed
-    (`mixup`, the α of `mixing.mix`), which each device does with its own. `parts`: see `update`;
-    the batch is to be sharded for as many.
+    synchronised norms, the result does not depend on their number, unless images are mixed (`mixup`,
+    the α of `mixing.mix`), each device's by themselves. `parts`, of a sharded batch: see `update`.
     """
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
@@ -83,7 +83,8 @@ def make_train_step(
             device = jax.lax.axis_index(AXIS)
             images, mixed = mix(images, batch["label"], mixup, key, device)
         if teaching is not None:
-            lesson = Lesson(teaching.apply(*taught_by, images, train=False), temperature)
+            shown = augment.renormalised(images, domain, taught_on or domain)
+            lesson = Lesson(teaching.apply(*taught_by, shown, train=False), temperature)
         return update(
             model,
             optimizer,

@@ -58,6 +58,7 @@ class OneDomain:
             dtype=options.compute_dtype,
             bits=options.bits,
             teacher=None if job.teacher is None else job.teacher.spec,
+            taught_on=None if job.teacher is None else job.teacher.domain,
             temperature=job.temperature,
         )
         self._taught_by: tuple[Any, ...] = ()

@@ -126,7 +126,7 @@ def _teacher(family: Family, data: DomainData) -> Teacher:
             f"found a teacher without a domain {name!r}; it has {family.domains}. Train it there "
             "under this name, on the same images."
         )
-    check_fits(family[name].domain, data.domain, "the family", same_batches=True)
+    check_fits(family[name].domain, data.domain, "the family")
     if family[name].held_out != data.held_out:
         raise ValueError(
             f"domain {name!r}: its teacher was trained with other images held out "

@@ -18,14 +18,13 @@ def teacher_of(family: Family, name: str) -> Teacher:
     return Teacher(member.domain, spec, trees.to_numpy(variables))
 
 
-def check_fits(teacher: Domain, domain: Domain, where: str, *, same_batches: bool = False) -> None:
+def check_fits(teacher: Domain, domain: Domain, where: str) -> None:
     """Raise ValueError if a domain cannot learn from a network that was trained on another one.
 
     Args:
       teacher: what the network was trained on.
       domain: that is to learn.
       where: the network is, for messages.
-      same_batches: whether the network sees batches as they are normalised for the domain.
     """
     begin = f"domain {domain.name!r}: its teacher in {where}"
     if teacher.classes != domain.classes:
@@ -34,12 +33,9 @@ def check_fits(teacher: Domain, domain: Domain, where: str, *, same_batches: boo
             f"images have {domain.num_classes}, {list(domain.classes[:3])}.... Learn from a "
             "network that was trained on these images."
         )
-    sees = ("size", "mean", "std") if same_batches else ("size",)
-    for what in sees:
-        found, expected = getattr(teacher, what), getattr(domain, what)
-        if found != expected:
-            raise ValueError(
-                f"{begin} takes images of {what} {found}; the domain has {expected}. Set the "
-                f"domain's {what} to {found} (train.py: config.options.{domain.name}), or train "
-                "the teacher again."
-            )
+    if teacher.size != domain.size:
+        raise ValueError(
+            f"{begin} takes images of size {teacher.size}; the domain has {domain.size}. Set the "
+            f"domain's size to {teacher.size} (train.py: config.data.size), or train the teacher "
+            "again."
+        )
