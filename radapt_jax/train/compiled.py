@@ -65,8 +65,8 @@ def make_train_step(
     (normalised as for `taught_on`, if given), its variables come last; see `step.Lesson` for
     `temperature`, and `through` for `bits`. Dropout draws from `seed` and the state's step. Metrics
     are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With
-    synchronised norms, the result does not depend on their number, unless images are mixed (`mixup`,
-    the α of `mixing.mix`), each device's by themselves. `parts`, of a sharded batch: see `update`.
+    synchronised norms, the result does not depend on their number, unless images are mixed (`mixup`
+    is α of `mixing.mix`), each device's by themselves. `parts`, of a sharded batch: see `update`.
     """
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
