@@ -18,14 +18,13 @@ The name after the colon is a recipe of configs/. The images are expected in
 data/decathlon_like/<domain>/{train,test}.tar.gz; say otherwise with --config.data.dir.
 Adapter decay follows the size of the training set, as in CVPR 2018, section 4.1.
 
-The recipe `parallel` crops signs and letters at random, as all other images, which is better on
-them (docs/study.md); `parallel:paper` and all other recipes show them whole, as the paper does.
+Signs and letters are shown whole, as in the paper; `parallel:ours` crops them at random, as all
+other images (docs/study.md).
 """
 
 from configs import base
 
 WHOLE = {"crop": "centre", "flip": False}  # signs and letters: neither cropped nor mirrored
-OURS = ("parallel", "parallel:ours")
 OPTIONS = {
     "tiny_imagenet": {"val_fraction": 0.02},
     "chars74k": {**WHOLE, "adapter_decay": 5e-4},
@@ -53,7 +52,7 @@ def get_config(recipe="parallel"):
     config.data.resize, config.data.size = 36, 32
     for name, options in OPTIONS.items():
         config.options[name] = dict(options)
-        if recipe in OURS and options.get("crop"):
+        if recipe == "parallel:ours" and options.get("crop"):
             config.options[name].crop = "random"
     config.train.batch_size = 128 if pretraining else 64
     few = compressing or config.distill.on

@@ -13,6 +13,6 @@ from configs import parallel
 
 
 def get_config():
-    config = parallel.get_config("paper")  # a higher rate of adapters is worse here (docs/study.md)
+    config = parallel.get_config()
     config.method = "taught"
     return config

@@ -25,7 +25,7 @@ ADAPTED = (
     *("series", "parallel", "low_rank", "modulation", "modulation:factored", "controller"),
     *("mask", "affine_mask", "conv_lora", "random_basis", "vera", "conv_adapter"),
 )
-OURS = ("mask", "affine_mask", "vera", "conv_adapter")
+OURS = ("parallel", "mask", "affine_mask", "vera", "conv_adapter")
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # What has no gradient until something else has left 0, and no decay.
 WAITING = {
@@ -73,6 +73,14 @@ def test_ours_is_the_papers_recipe_at_another_rate(name):
     assert ours.to_dict() == papers.to_dict()
     with pytest.raises(SystemExit, match="found variant 'theirs'; expected one of"):
         base.recipe(f"{name}:theirs")
+
+
+def test_our_rate_of_parallel_adapters_follows_that_of_the_rest():
+    config = base.recipe("parallel:ours")
+    config.optim.learning_rate = 0.02
+    assert config.optim.adapter_rate == pytest.approx(0.06)
+    config.optim.adapter_rate = 0.5
+    assert (config.optim.learning_rate, config.optim.adapter_rate) == (0.02, 0.5)
 
 
 @pytest.mark.parametrize("name", ADAPTED)

@@ -93,6 +93,14 @@ def test_the_recipe_shows_these_domains_whole():
     assert {name for name, crop in crops.items() if crop == "centre"} == set(WHOLE)
 
 
+def test_our_recipe_crops_them():
+    ours = decathlon_like.get_config("parallel:ours").options
+    papers = decathlon_like.get_config("parallel").options
+    assert {name for name in ours if ours[name].to_dict() != papers[name].to_dict()} == set(WHOLE)
+    assert {ours[name].crop for name in WHOLE} == {"random"}
+    assert not any(ours[name].flip for name in WHOLE)
+
+
 def test_changes_of_the_recipe_are_compared_with_it():
     def trial(change, seed, top1):
         facts = {"change": change, "seed": str(seed)}

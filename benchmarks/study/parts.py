@@ -32,17 +32,17 @@ class Part:
     taught_by: str = ""
 
 
-def _shares(name, recipe=None):
-    """Return the parts of a method on shares of the training images, by name."""
+def _shares(name):
+    """Return the parts of a recipe on shares of the training images, by name."""
     return {
-        f"{name}, {100 * share:g} % of the images": Part(recipe or name, {"train_fraction": share})
+        f"{name}, {100 * share:g} % of the images": Part(name, {"train_fraction": share})
         for share in SHARES
     }
 
 
 def _placed(what, where):
     """Return parallel adapters in some places alone."""
-    return Part("parallel:paper", {f"adapter.{what}": where, "method": f"parallel_{where}"})
+    return Part("parallel", {f"adapter.{what}": where, "method": f"parallel_{where}"})
 
 
 def _smaller(kind, bits=32, share=0.5):
@@ -59,13 +59,13 @@ METHODS = {
     "scratch": Part("scratch"),
     "series": Part("series", source="scratch with series adapters"),
     "series off the shelf": Part("series_off_the_shelf"),
-    "parallel": Part("parallel:paper"),
+    "parallel": Part("parallel"),
     "parallel, early": _placed("stages", "early"),
     "parallel, mid": _placed("stages", "mid"),
     "parallel, late": _placed("stages", "late"),
     "parallel, first of a block": _placed("convs", "first"),
-    "parallel, He-normal start": Part("parallel:paper", {"adapter.options": {"init": "he_normal"}}),
-    "parallel, one decay": Part("parallel:paper", ONE_DECAY),
+    "parallel, He-normal start": Part("parallel", {"adapter.options": {"init": "he_normal"}}),
+    "parallel, one decay": Part("parallel", ONE_DECAY),
     "parallel, our recipe": Part("parallel:ours"),
     "finetune, crops everywhere": Part("finetune", CROPS),
     "parallel, taught by finetune": Part("taught", taught_by="finetune"),
@@ -84,5 +84,5 @@ METHODS = {
     **_shares("linear"),
     **_shares("norm"),
     **_shares("finetune"),
-    **_shares("parallel", "parallel:paper"),
+    **_shares("parallel"),
 }

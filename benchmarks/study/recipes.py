@@ -81,7 +81,7 @@ def main():
             if change in TAUGHT:
                 entries["teachers"] = arguments.runs / "recipes" / "finetuned" / f"seed{seed}"
                 finish("finetune", entries["teachers"], {**shared, "seed": seed})
-            finish("parallel:paper", workdir, entries)
+            finish("parallel", workdir, entries)
             lines = lines_of(workdir, change, seed)
             figures.put(arguments.out, COLUMNS, KEY, lines, arguments.allow_dirty)
 

@@ -7,4 +7,4 @@ from configs import decathlon
 
 
 def get_config():
-    return decathlon.of("parallel:paper", "parallel")
+    return decathlon.of("parallel", "parallel")

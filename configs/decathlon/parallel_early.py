@@ -7,6 +7,6 @@ from configs import decathlon
 
 
 def get_config():
-    config = decathlon.of("parallel:paper", "parallel_early")
+    config = decathlon.of("parallel", "parallel_early")
     config.adapter.stages = "early"
     return config

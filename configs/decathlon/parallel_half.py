@@ -9,6 +9,6 @@ from configs import decathlon
 
 
 def get_config():
-    config = decathlon.of("parallel:paper", "parallel_half")
+    config = decathlon.of("parallel", "parallel_half")
     config.adapter.convs = "first"
     return config

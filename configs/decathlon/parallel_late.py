@@ -7,6 +7,6 @@ from configs import decathlon
 
 
 def get_config():
-    config = decathlon.of("parallel:paper", "parallel_late")
+    config = decathlon.of("parallel", "parallel_late")
     config.adapter.stages = "late"
     return config

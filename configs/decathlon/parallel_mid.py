@@ -7,6 +7,6 @@ from configs import decathlon
 
 
 def get_config():
-    config = decathlon.of("parallel:paper", "parallel_mid")
+    config = decathlon.of("parallel", "parallel_mid")
     config.adapter.stages = "mid"
     return config

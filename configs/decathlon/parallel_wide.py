@@ -10,8 +10,7 @@ from configs import decathlon
 
 
 def get_config():
-    backbone = "runs/decathlon/pretrain_wide"
-    config = decathlon.of("parallel:paper", "parallel_wide", init_from=backbone)
+    config = decathlon.of("parallel", "parallel_wide", init_from="runs/decathlon/pretrain_wide")
     config.backbone.width = 2.0
     config.adapter.options.dropout = (0.5, 0.5)
     return config
