@@ -65,7 +65,7 @@ def test_variants_of_a_recipe_keep_its_name(path):
     ("variant", "message"),
     [
         ("modulation:half", r"found variant 'half'; expected one of \['full', 'factored'\]"),
-        ("parallel:half", "found variant 'half' of recipe 'parallel', which has none"),
+        ("norm:half", "found variant 'half' of recipe 'norm', which has none"),
         ("mask:half", "found variant 'half'; expected one of"),
         ("masks", "found recipe 'masks'; expected one of"),
     ],
