@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 from cells import interval, mean_and_std, table
-from study.parts import METHODS
+from study.parts import BRIEF, METHODS
 from trained_runs import DOMAINS, SOURCE
 
 from radapt_jax.decathlon.score import points_of
@@ -72,13 +72,15 @@ def study_original(lines, theirs):
     """Ours beside the original's network, on the domains and methods that it was trained on."""
     found = whole(lines, {row["domain"] for row in theirs})
     domains = list(dict.fromkeys(row["domain"] for row in theirs))
+    lengths = {f"ours, {BRIEF}": ", " + BRIEF, "ours, 25 epochs": ""}
     cells = []
     for method in dict.fromkeys(row["method"] for row in theirs):
         known = {it["domain"]: float(it["test_top1"]) for it in theirs if it["method"] == method}
         cells.append([f"{method}, PyTorch", *(f"{known[it]:.1f}" for it in domains)])
-        if method in found:
-            ours = (mean_and_std(top1(found[method], it)) for it in domains)
-            cells.append([f"{method}, ours", *ours])
+        for name, suffix in lengths.items():
+            if seeds := found.get(method + suffix):
+                ours = (mean_and_std(top1(seeds, it)) for it in domains)
+                cells.append([f"{method}, {name}", *ours])
     return table(["", *domains], cells)
 
 

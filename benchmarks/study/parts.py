@@ -9,6 +9,8 @@ from trained_runs import DOMAINS
 WHOLE = ("gtsrb", "omniglot", "chars74k")  # which the recipe does not crop at random
 CROPS = {f"options.{name}.crop": "random" for name in WHOLE}
 ONE_DECAY = {f"options.{name}.adapter_decay": 5e-4 for name in DOMAINS}
+ORIGINAL = ("dtd10", "vgg_flowers", "omniglot", "daimler_ped", "cifar100", "gtsrb", "rsscn7")
+BRIEF = "8 epochs"  # of pre-training, as the original's code had
 SHARES = (0.1, 0.25, 0.5)  # of the training images; all of them is the method itself
 
 
@@ -19,7 +21,7 @@ class Part:
     Args:
       recipe: of configs/decathlon_like.py.
       entries: of the config, where they are not the recipe's.
-      source: the recipe that its backbone was pre-trained with.
+      source: the backbone, one of `run.PRETRAINING`.
       after: the part whose domains, of the same seed, it goes on with; "": it starts from the
         backbone.
       taught_by: the part whose domains, of the same seed, its own learn from; "": none.
@@ -38,6 +40,12 @@ def _shares(name):
         f"{name}, {100 * share:g} % of the images": Part(name, {"train_fraction": share})
         for share in SHARES
     }
+
+
+def _brief(recipe, **entries):
+    """Return a recipe on a backbone, and on the domains, that the original's code was run with."""
+    entries = {"domains": ",".join(ORIGINAL), "method": "brief", **entries}
+    return Part(recipe, entries, source=f"scratch of {BRIEF}")
 
 
 def _placed(what, where):
@@ -85,4 +93,8 @@ METHODS = {
     **_shares("norm"),
     **_shares("finetune"),
     **_shares("parallel"),
+    **{f"{it}, {BRIEF}": _brief(it) for it in ("linear", "norm", "finetune", "parallel")},
+    f"parallel, He-normal start, {BRIEF}": _brief(
+        "parallel", **{"adapter.options": {"init": "he_normal"}}
+    ),
 }

@@ -36,6 +36,7 @@ COLUMNS = (
 )
 PRETRAINING = {
     "scratch": {"train.epochs": 25.0},
+    "scratch of 8 epochs": {"train.epochs": 8.0},
     "scratch with series adapters": {"train.epochs": 25.0, "adapter.kind": "series"},
 }
 
