@@ -28,6 +28,7 @@ from study.parts import CROPS
 KEY = ("change", "domain", "seed")
 COLUMNS = (*KEY, "val_top1", "epochs", "size", "width", "device", "jax", "commit")
 FASTER = {"optim.adapter_rate": 0.3}
+TAUGHT = "taught by finetuned networks"  # of the same domains, trained as long
 SMOOTHING, MIXUP = {"train.label_smoothing": 0.1}, {"train.mixup": 0.2}
 
 
@@ -53,13 +54,10 @@ CHANGES = {
     "adapters by Adam": {"optim.adapter_optimizer": "adam", "optim.adapter_rate": 0.003},
     "a quarter of the decay": _decayed(1 / 4),
     "four times the decay": _decayed(4),
-    "taught by finetuned networks": {},
+    TAUGHT: {},
     "crops, adapters at three times the rate": {**CROPS, **FASTER},
     "crops, adapters at ten times the rate": {**CROPS, "optim.adapter_rate": 1.0},
-    "crops, taught by finetuned networks": CROPS,
-    "crops, three times the rate, taught": {**CROPS, **FASTER},
 }
-TAUGHT = tuple(name for name in CHANGES if "taught" in name)  # by the same domains, finetuned
 
 
 def main():
@@ -78,7 +76,7 @@ def main():
         for change in arguments.only or CHANGES:
             workdir = arguments.runs / "recipes" / folder_name(change) / f"seed{seed}"
             entries = {**shared, "seed": seed, **CHANGES[change]}
-            if change in TAUGHT:
+            if change == TAUGHT:
                 entries["teachers"] = arguments.runs / "recipes" / "finetuned" / f"seed{seed}"
                 finish("finetune", entries["teachers"], {**shared, "seed": seed})
             finish("parallel", workdir, entries)
