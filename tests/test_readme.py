@@ -154,6 +154,9 @@ def test_a_network_that_is_already_trained(imagenet):
     cat, scores = run(imagenet, ["-c", trained.replace("steps=30", "steps=2")]).splitlines()
     assert cat == "tiger cat"
     assert "count=48" in scores
+    (told,) = re.findall(r"# (\d+) kB", trained)
+    found = (imagenet / "surfaces.safetensors").stat().st_size / 1000
+    assert found == pytest.approx(int(told), rel=0.01)
 
 
 def test_the_tutorial(imagenet):
@@ -167,6 +170,12 @@ def test_the_tutorial(imagenet):
     assert [re.sub(r"[\d.]+", "", line.split(" ->")[0]) for line in printed[:8]] == [
         re.sub(r"[\d.]+", "", line.split(" ->")[0]) for line in expected[:8]
     ]
+    sizes = [
+        [int(size) for size in re.findall(r": (\d+) kB", "\n".join(lines))]
+        for lines in (printed, expected)
+    ]
+    assert len(sizes[0]) == 2
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
     assert printed[-4:] == expected[-4:]  # why the file is refused
 
 
