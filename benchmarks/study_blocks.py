@@ -96,6 +96,8 @@ def study_recipes(lines):
     cells = []
     for change, found in by_change.items():
         seeds = sorted(found.keys() & base.keys())
+        if not seeds:
+            continue
         more = [np.mean([found[it][name] - base[it][name] for it in seeds]) for name in DOMAINS]
         mean = np.mean([found[it][name] for it in seeds for name in DOMAINS])
         shown = [change, ", ".join(seeds), f"{mean:.1f}", interval(more)]
@@ -155,12 +157,17 @@ def _difference(found, name, other):
 
 
 def _score(found, name):
-    """Return the decathlon's score, by the mean errors; E_max is twice finetuning's here."""
-    if BASELINE not in found:
+    """Return the decathlon's score, by the mean errors of seeds that finetuning has as well.
+
+    E_max is twice finetuning's error. Without such seeds: "".
+    """
+    both = sorted(found[name].keys() & found.get(BASELINE, {}).keys())
+    if not both:
         return ""
-    domains = [it for it in (*DOMAINS, SOURCE) if it in next(iter(found[name].values()))]
+    ours, theirs = ({seed: found[it][seed] for seed in both} for it in (name, BASELINE))
+    domains = [it for it in (*DOMAINS, SOURCE) if it in next(iter(ours.values()))]
     errors, most = (
-        [100 - np.mean(top1(found[it], domain)) for domain in domains] for it in (name, BASELINE)
+        [100 - np.mean(top1(seeds, domain)) for domain in domains] for seeds in (ours, theirs)
     )
     points = (points_of(ours, 2 * base) for ours, base in zip(errors, most, strict=True))
     return f"{sum(points):,.0f}"

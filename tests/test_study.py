@@ -69,9 +69,7 @@ def test_differences_are_paired_and_the_baseline_scores_2500():
     assert base[1:] == ["2", "54.5 ± 0.7", "", "-2.0 [-2.0, -2.0]", "2,500", "10.00x", "", "18"]
     assert ours[1:3] == ["1", "57.0"]
     assert ours[3] == "+2.0 [+2.0, +2.0]"
-    expected = 250 + sum(
-        1000 * (1 - (47 - place) / (2 * (49.5 - place))) ** 2 for place in range(9)
-    )
+    expected = 250 + sum(1000 * (1 - (47 - place) / (2 * (49 - place))) ** 2 for place in range(9))
     assert ours[5:] == [f"{expected:,.0f}", "1.90x", "200", "18"]
     assert cells(study_blocks.study_by_domain(rows), "parallel")[1:] == [
         f"{53 + place:.1f}" for place in range(9)
@@ -87,6 +85,7 @@ def test_what_domains_share_counts_once():
 def test_a_trial_is_a_run(name):
     config = decathlon_like.get_config("parallel")
     places = {"init_from": "runs/pretrain", "domains": ",".join(DOMAINS), "method": "trial"}
+    places |= {"teachers": "runs/finetune"} if name == recipes.TAUGHT else {}
     config.update_from_flattened_dict({**places, **recipes.CHANGES[name]})
     assert list(read(config, 1).domains) == list(DOMAINS)
 
@@ -110,7 +109,7 @@ def test_changes_of_the_recipe_are_compared_with_it():
         return [{**facts, "domain": it, "val_top1": str(top1 + seed)} for it in DOMAINS]
 
     rows = [*trial("none", 0, 60), *trial("none", 2, 60), *trial("mixup 0.2", 0, 61)]
-    rows += [*trial("mixup 0.2", 1, 80), *trial("rate 0.2", 2, 63)]
+    rows += [*trial("mixup 0.2", 1, 80), *trial("rate 0.2", 2, 63), *trial("rate 0.05", 5, 63)]
     drawn = study_blocks.study_recipes(rows)
     assert cells(drawn, "the paper's recipe")[1:4] == ["0, 2", "60.0, 62.0", ""]
     assert cells(drawn, "mixup 0.2")[1:4] == ["0", "61.0", "+1.0 [+1.0, +1.0]"]
@@ -118,6 +117,7 @@ def test_changes_of_the_recipe_are_compared_with_it():
         DOMAINS
     )
     assert drawn.index("rate 0.2") < drawn.index("mixup 0.2")
+    assert "rate 0.05" not in drawn
 
 
 def test_shares_of_the_images():

@@ -11,7 +11,7 @@ from test_end_to_end import pretrained as pretrained
 from test_end_to_end import small
 
 import radapt_jax as rj
-from radapt_jax import Family
+from radapt_jax import Family, TrainOptions
 from radapt_jax.data import augment, batches
 from radapt_jax.data.pixels import HostPixels
 from radapt_jax.data.sources.embedded import open_embedded
@@ -19,6 +19,7 @@ from radapt_jax.experiment.config import read, train_options
 from radapt_jax.experiment.run import train_and_evaluate
 from radapt_jax.experiment.start import open_family, open_job
 from radapt_jax.nn.losses import cross_entropy, divergence
+from radapt_jax.train.teachers import teacher_of
 from radapt_jax.utils import files
 
 
@@ -94,8 +95,11 @@ def test_the_domain_is_one_of_parallel_adapters(pretrained, finetuned, cache_dir
         ({"domains": "faces"}, r"no teacher for \['faces'\]; it has .*--config\.teachers"),
         ({"data.size": 24, "data.resize": 24}, "images of size 16; the domain has 24"),
         ({"temperature": 0.0}, r"temperature 0\.0; expected a number in \(0, inf\)"),
-        ({"train.together": 2, "method": "mine"}, r"beside config\.train\.together"),
-        ({"adapter.kind": "joint", "method": "mine"}, r"beside config\.adapter\.kind"),
+        ({"teachers": "", "temperature": 3.0}, r"temperature 3\.0 without config\.teachers"),
+        ({"data.train_on": "train+val"}, "was trained with train_on 'train', the config asks for"),
+        ({"train_fraction": 0.5}, "was trained with train_fraction 1.0, the config asks for 0.5"),
+        ({"train.together": 2}, r"beside config\.train\.together"),
+        ({"adapter.kind": "joint"}, r"beside config\.adapter\.kind"),
     ],
 )
 def test_what_cannot_teach_is_said(changes, told, pretrained, finetuned, cache_dir, tmp_path):
@@ -128,7 +132,7 @@ def test_a_run_that_was_begun_before_goes_on(pretrained, cache_dir, tmp_path):
     )
 
 
-def learnt(config, family, teacher, like, **changes):
+def learnt(config, family, teacher, like, /, **changes):
     """Train digits from Python, as a config says, with the facts of a domain."""
     examples = list(open_embedded("digits").splits["train"]())
     facts = dataclasses.asdict(like)
@@ -157,10 +161,50 @@ def test_the_same_from_python(pretrained, finetuned, cache_dir, tmp_path):
     learnt(config, family, teacher, like, temperature=3.0)
     expected = Family.load(tmp_path)
     chex.assert_trees_all_equal(family.variables("digits"), expected.variables("digits"))
-    with pytest.raises(ValueError, match=r"other images held out \(136 images"):
+    with pytest.raises(ValueError, match=r"other images \(.*with 136 images"):
         learnt(config, family, teacher, like, replace=True, validation=0.2)
     with pytest.raises(ValueError, match=r"temperature 0; expected"):
         learnt(config, family, teacher, like, replace=True, temperature=0)
+    for options in ({"together": 2}, {"views": 4, "decay": {"adapters": None, "norms": None}}):
+        with pytest.raises(ValueError, match=r"a teacher with together . and views .; expected"):
+            learnt(config, family, teacher, like, replace=True, options=TrainOptions(**options))
     with pytest.raises(ValueError, match=r"without a domain 'digits'; it has \['pictures'\]"):
         learnt(config, family, Family.load(pretrained), like, replace=True)
     chex.assert_trees_all_equal(family.variables("digits"), expected.variables("digits"))
+
+
+def test_a_training_goes_on_with_its_teacher(pretrained, finetuned, cache_dir, tmp_path):
+    """In a workdir, too, where a training without one is another."""
+    config = taught(pretrained, finetuned, cache_dir)
+    family, teacher = Family.load(pretrained), Family.load(finetuned)
+    like, where = teacher["digits"].domain, {"workdir": tmp_path, "replace": True}
+    learnt(config, family, teacher, like, **where)
+    expected = family.variables("digits")
+    for changes, told in (
+        ({"teacher": None}, r"teacher\.sha256: was '\w+', is None"),
+        ({"temperature": 4.0}, r"teacher\.temperature: was 2\.0, is 4\.0"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            learnt(config, family, teacher, like, **where, **changes)
+    learnt(config, family, teacher, like, **where)
+    chex.assert_trees_all_equal(family.variables("digits"), expected)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "series", "conv_adapter"])
+def test_domains_with_adapters_teach_as_they_are(kind, digits):
+    """Folded where they can be."""
+    family = empty_family()
+    family.add("digits", member_of(digits, kind, 1))
+    images = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
+    teacher, spec = teacher_of(family, "digits"), family["digits"].spec
+    plain = spec.build(10).apply(family.variables("digits"), images, train=False)
+    shown = teacher.spec.build(10).apply(teacher.variables, images, train=False)
+    np.testing.assert_allclose(shown, plain, rtol=1e-3, atol=1e-3)
+    assert np.ptp(plain) > 0.1
+    assert (teacher.spec.kind is not spec.kind) == (kind != "conv_adapter")
+
+
+def test_what_tables_call_it(pretrained, finetuned, cache_dir):
+    for kind, label in (("parallel", "taught"), ("series", "taught_series"), ("none", "taught")):
+        config = taught(pretrained, finetuned, cache_dir, **{"adapter.kind": kind})
+        assert read(config, 1).label == label

@@ -24,6 +24,7 @@ from radapt_jax.models.registry import make_backbone, option_names
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train import distill, optim, options
 from radapt_jax.train.distill import Distillation
+from radapt_jax.train.job import TEMPERATURE
 from radapt_jax.train.options import TrainOptions
 from radapt_jax.utils import checks
 from radapt_jax.utils.checks import FLAG, PATH, TEXT, names, number, one_of, optional, whole
@@ -110,13 +111,18 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
     options.check_place(settings.options, devices, processes, lambda it: f"config.{ENTRIES[it]}")
     spec = settings.network()
     spec.build(1)
+    if settings.teachers:
+        _check_teachers(settings, spec)
+    elif settings.temperature != TEMPERATURE:
+        raise ValueError(
+            f"found config.temperature {settings.temperature} without config.teachers, which it is "
+            "of; there are compress.temperature and distill.temperature, too."
+        )
     methods.check(settings, spec)
     if settings.lessons is not None:
         _check_distillation(settings, spec)
     if settings.compression.distill:
         _check_taught(settings)
-    if settings.teachers:
-        _check_teachers(settings, spec)
     return settings
 
 

@@ -106,10 +106,13 @@ class Settings:
         """What tables call the method.
 
         Of the recipe that compresses, which kind, and how many bits if they are few; of the one
-        that distills, with which adapters, if any.
+        that distills, with which adapters, if any; of the one that is taught, with which others
+        than parallel ones.
         """
         if self.method == "distill" and self.adapter != "none":
             return f"distill_{self.adapter}"
+        if self.method == "taught" and self.adapter not in ("parallel", "none"):
+            return f"taught_{self.adapter}"
         kind, bits = self.compression.kind, self.options.bits
         if not kind or self.method != "joint":
             return self.method
@@ -138,14 +141,14 @@ class Settings:
         return dataclasses.replace(domain, adapter_decay=None) if asked else domain
 
     def check_same_images(self, spec: DataSpec) -> None:
-        """Raise ValueError if a domain is to be compressed on other images than trained it."""
+        """Raise ValueError if a domain sees other images than what it is made of or taught by."""
         wanted = {**self.data, **self.of_domain(spec.name)}
         for field in ("train_on", "train_fraction", "images_per_class"):
             if getattr(spec, field) != wanted[field]:
                 raise ValueError(
                     f"domain {spec.name!r} was trained with {field} {getattr(spec, field)!r}, the "
-                    f"config asks for {wanted[field]!r}. A compressed domain is fine-tuned on the "
-                    "images that it was trained on: set the same."
+                    f"config asks for {wanted[field]!r}. A domain that is made of it, or learns "
+                    "from it, sees the images that it was trained on: set the same."
                 )
 
     def evaluate(self, family: Family) -> list[Result]:

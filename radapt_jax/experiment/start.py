@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from radapt_jax.compress.moments import moments
 from radapt_jax.data.load import DomainData, load_domain
 from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Settings
-from radapt_jax.experiment.taught import open_teachers
+from radapt_jax.experiment.taught import images_of_teacher, open_teachers
 from radapt_jax.family import checkpoint
 from radapt_jax.family.family import Family
 from radapt_jax.family.member import Member
@@ -114,14 +115,19 @@ def open_job(settings: Settings, name: str) -> Callable[[Family | None], Job]:
     if settings.teachers:
         taught_by = open_teachers(settings.teachers, [name], TEACHERS)
     known = taught_by[name] if taught_by else dense
-    data = load_domain(
-        name,
-        settings.data,
-        settings.of_domain(name),
-        settings.cache,
-        known.record if known else None,
-        multiple_of=settings.backbone.multiple_of,
-    )
+    if taught_by and known and known.data is not None:
+        settings.check_same_images(known.data)
+    with images_of_teacher(settings.teachers, name) if taught_by else contextlib.nullcontext():
+        data = load_domain(
+            name,
+            settings.data,
+            settings.of_domain(name),
+            settings.cache,
+            known.record if known else None,
+            multiple_of=settings.backbone.multiple_of,
+        )
+    if taught_by and "val" not in data.splits:
+        log.warning("%s: no images validate, as its teacher was trained on all of them.", name)
     check_export(settings.options, name, "val" in data.splits)
     if taught_by is None:
         return lambda family: start_job(settings, family, data, dense)

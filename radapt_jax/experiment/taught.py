@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from radapt_jax.data.holdout import OtherImages
 from radapt_jax.family import checkpoint
 from radapt_jax.family.family import Family
 
@@ -27,3 +29,19 @@ def open_teachers(run: str | Path, names: Sequence[str], entry: str) -> Family:
             f"for instance with configs/finetune.py, or name another run: --config.{entry}."
         )
     return Family.load(run, names)
+
+
+@contextlib.contextmanager
+def images_of_teacher(run: str | Path, name: str) -> Iterator[None]:
+    """Let an error about images say that they are not those of a domain's teacher.
+
+    Raises:
+      OtherImages: they are not.
+    """
+    try:
+        yield
+    except OtherImages as error:
+        raise OtherImages(
+            f"domain {name!r}: its teacher in {run} was trained on other images. Name a run that "
+            f"was trained on these: --config.teachers.\n  {error}"
+        ) from error

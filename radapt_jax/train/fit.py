@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from radapt_jax.train.teachers import check_fits, teacher_of
 from radapt_jax.utils import distributed, files
 from radapt_jax.utils.checks import check
 
+log = logging.getLogger(__name__)
 FREE = ("log_every", "on_nan", "on_device", "together")  # options that may change in a workdir
 PLAIN = {  # what a training without adapters is called, by what it trains
     frozenset({"head"}): "linear",
@@ -74,8 +76,9 @@ def fit(
       domain: classes, sizes, cropping, mirroring, normalisation.
       options: of training.
       validation: share of each class that is held out, 0 or None for none; or images and labels.
-      teacher: a family whose domain of this name was trained on the same images, with the same
-        held out: the domain learns from it; see `step.Lesson`. It may be `family` itself.
+      teacher: a family whose domain of this name was trained on the same images in the same order,
+        with the same held out: the domain learns from it; see `step.Lesson`. It may be `family`
+        itself, whose domain is replaced in the end.
       temperature: in that.
       method: what tables call it; default: the adapter's kind, or "linear", "norm", "finetune".
       replace: train anew a domain that the family has.
@@ -97,6 +100,9 @@ def fit(
       OSError: the workdir cannot be written.
     """
     _check_name(family, name, replace)
+    if teacher is not None:
+        check("temperature", temperature, KINDS["temperature"])
+        _check_alone(options)
     check_place(options, len(distributed.devices()), distributed.place()[1])
     spec = ModelSpec(family.shared.backbone, _on_basis(adapter, family), placement)
     source = family.shared.source
@@ -113,9 +119,17 @@ def fit(
     variables = start_variables(family, spec, name, data.domain.num_classes, options.seed)
     job = Job(options, data, spec, variables, method or _method(spec, options))
     if teacher is not None:
-        check("temperature", temperature, KINDS["temperature"])
         job = dataclasses.replace(job, teacher=_teacher(teacher, data), temperature=temperature)
     return _train(job, family, workdir, bar=progress)
+
+
+def _check_alone(options: TrainOptions) -> None:
+    """Raise ValueError for options with which no domain learns from a network."""
+    if options.together > 1 or options.views:
+        raise ValueError(
+            f"found a teacher with together {options.together} and views {options.views}; expected "
+            "1 and 0: both networks see every batch of one domain."
+        )
 
 
 def _teacher(family: Family, data: DomainData) -> Teacher:
@@ -126,12 +140,17 @@ def _teacher(family: Family, data: DomainData) -> Teacher:
             f"found a teacher without a domain {name!r}; it has {family.domains}. Train it there "
             "under this name, on the same images."
         )
-    check_fits(family[name].domain, data.domain, "the family")
-    if family[name].held_out != data.held_out:
+    member, images = family[name], {split: len(it) for split, it in data.splits.items()}
+    there = {split: member.images.get(split, 0) for split in images}
+    check_fits(member.domain, data.domain, "the teacher's family")
+    if member.held_out is None:
+        log.warning("%s: it is not known which images its teacher was trained on.", name)
+    elif member.held_out != data.held_out or there != images:
         raise ValueError(
-            f"domain {name!r}: its teacher was trained with other images held out "
-            f"({family[name].held_out}) than now ({data.held_out}), so that it may have seen those "
-            "that validate. Give the same images and validation, or train the teacher again."
+            f"domain {name!r}: its teacher was trained on other images ({there}, with "
+            f"{member.held_out} held out) than there are now ({images}, with {data.held_out} held "
+            "out), so that it may have seen those that validate. Train the teacher by `fit`, too, "
+            "on the same images in the same order, with the same validation."
         )
     return teacher_of(family, name)
 

@@ -23,6 +23,7 @@ def facts_of(job: Job) -> dict[str, Any]:
         spec = {name: split.digest for name, split in data.splits.items()}
     images["held out"] = data.held_out.digest if data.held_out.names else None
     facts = {"domain": data.domain.to_json(), "data": spec, "images": images, "decay": plan.decay}
+    facts["teacher"] = {"sha256": None, "temperature": None}  # there is none, and so in old files
     if job.teacher is not None:
         sha256 = trees.fingerprint(job.teacher.variables)
         facts["teacher"] = {"sha256": sha256, "temperature": job.temperature}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from radapt_jax.data.domain import Domain
 from radapt_jax.family.family import Family
 from radapt_jax.train.distill import Teacher
@@ -9,12 +11,13 @@ from radapt_jax.utils import trees
 
 
 def teacher_of(family: Family, name: str) -> Teacher:
-    """Return a domain of a family as it is, to learn from: folded if its kind can be."""
+    """Return a domain of a family as it is, to learn from: folded if it can be."""
     member, variables = family[name], family.variables(name)
     spec = member.spec.served()
     if spec.kind.foldable:
-        folded = family.fold(name).weights
-        spec, variables = folded.spec, folded.variables
+        with contextlib.suppress(ValueError):  # no norm or bias could take a constant up
+            folded = family.fold(name).weights
+            spec, variables = folded.spec, folded.variables
     return Teacher(member.domain, spec, trees.to_numpy(variables))
 
 
@@ -36,6 +39,5 @@ def check_fits(teacher: Domain, domain: Domain, where: str) -> None:
     if teacher.size != domain.size:
         raise ValueError(
             f"{begin} takes images of size {teacher.size}; the domain has {domain.size}. Set the "
-            f"domain's size to {teacher.size} (train.py: config.data.size), or train the teacher "
-            "again."
+            f"domain's size to {teacher.size}, or train the teacher again."
         )
