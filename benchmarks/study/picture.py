@@ -76,20 +76,31 @@ def _short(name):
 
 def _label(axes, points):
     """Write the names of points beside them, those of one place below one another."""
-    places = []  # of names, from left to right
-    for name, (across, up) in sorted(points.items(), key=lambda it: it[1]):
-        last = places[-1] if places else None
-        if last and across / last[0][1] < NEAR and abs(up - last[0][2]) < CLOSE:
-            last.append((name, across, up))
-        else:
-            places.append([(name, across, up)])
-    for found in places:
+    for found in _places(points):
         names = [_short(name) for name, _, up in sorted(found, key=lambda it: -it[2])]
         left = 1.2 < found[0][1] < 2  # where there is more room
-        edge = found[0][1] / GAP if left else found[-1][1] * GAP
+        edge = min(it[1] for it in found) / GAP if left else max(it[1] for it in found) * GAP
         height = np.mean([up for *_, up in found])
         side = "right" if left else "left"
         axes.annotate("\n".join(names), (edge, height), ha=side, va="center", fontsize=8)
+
+
+def _places(points):
+    """Return points in groups whose names would meet: near one another, and close in height."""
+    columns, places = [], []
+    for name, (across, up) in sorted(points.items(), key=lambda it: it[1]):
+        if columns and across / columns[-1][0][1] < NEAR:
+            columns[-1].append((name, across, up))
+        else:
+            columns.append([(name, across, up)])
+    for column in columns:
+        column.sort(key=lambda it: it[2])
+        for point, below in zip(column, [None, *column], strict=False):
+            if below and point[2] - below[2] < CLOSE:
+                places[-1].append(point)
+            else:
+                places.append([point])
+    return places
 
 
 def main():
