@@ -112,7 +112,7 @@ def test_a_lesson_by_plain_numpy(family, digits):
         optimizer,
         labels,
         devices=devices,
-        teacher=teacher.spec,
+        teacher=teacher,
         temperature=temperature,
     )
     split = digits.splits["train"]

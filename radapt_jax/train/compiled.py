@@ -54,15 +54,14 @@ def make_train_step(
     parts: int = 1,
     dtype: Any = jnp.float32,
     bits: int = 32,
-    teacher: ModelSpec | None = None,
-    taught_on: Domain | None = None,
+    teacher: Teacher | None = None,
     temperature: float = 1.0,
 ) -> Callable[..., tuple[TrainState, Measured]]:
     """Return the compiled `step -> (state, metrics)`; the state is donated.
 
     It is called as `step(state, batch, resident)`: `batch` is `batches.train_batch`'s, `resident`
-    the pixels on the devices, or None. With the network of a `teacher`, which sees the same images
-    (normalised as for `taught_on`, if given), its variables come last; see `step.Lesson` for
+    the pixels on the devices, or None. With a `teacher`, which sees the same images, normalised
+    as for its own domain, its variables come last; see `step.Lesson` for
     `temperature`, and `through` for `bits`. Dropout draws from `seed` and the state's step. Metrics
     are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With
     synchronised norms, the result does not depend on their number, unless images are mixed (`mixup`
@@ -70,7 +69,7 @@ def make_train_step(
     """
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
-    teaching = None if teacher is None else teacher.build(domain.num_classes, dtype=dtype)
+    teaching = None if teacher is None else teacher.spec.build(domain.num_classes, dtype=dtype)
     seen = through_rounding(spec, bits)
 
     def step(
@@ -82,8 +81,8 @@ def make_train_step(
         if mixup:
             device = jax.lax.axis_index(AXIS)
             images, mixed = mix(images, batch["label"], mixup, key, device)
-        if teaching is not None:
-            shown = augment.renormalised(images, domain, taught_on or domain)
+        if teacher is not None and teaching is not None:
+            shown = augment.renormalised(images, domain, teacher.domain)
             lesson = Lesson(teaching.apply(*taught_by, shown, train=False), temperature)
         return update(
             model,

@@ -57,8 +57,7 @@ class OneDomain:
             parts=options.accumulate,
             dtype=options.compute_dtype,
             bits=options.bits,
-            teacher=None if job.teacher is None else job.teacher.spec,
-            taught_on=None if job.teacher is None else job.teacher.domain,
+            teacher=job.teacher,
             temperature=job.temperature,
         )
         self._taught_by: tuple[Any, ...] = ()
