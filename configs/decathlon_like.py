@@ -16,7 +16,8 @@ python train.py --config configs/decathlon_like.py:distill --config.init_from=ru
 
 The name after the colon is a recipe of configs/. The images are expected in
 data/decathlon_like/<domain>/{train,test}.tar.gz; say otherwise with --config.data.dir.
-Adapter decay follows the size of the training set, as in CVPR 2018, section 4.1.
+Adapter decay follows the size of the training set, as in CVPR 2018, section 4.1, whatever a recipe
+has of its own.
 
 Signs and letters are shown whole, as in the paper; `parallel:ours` crops them at random, as all
 other images (docs/study.md).

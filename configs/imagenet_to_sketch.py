@@ -32,10 +32,13 @@ OPTIONS = {
 def get_config(recipe="parallel"):
     config = base.recipe(recipe)
     pretraining = config.start == "random"
-    config.domains = "imagenet" if pretraining else "cubs,cars,flowers,wikiart,sketch"
+    compressing = bool(config.compress.kind)  # all domains of the run, for the recipe's epochs
+    if not compressing:
+        config.domains = "imagenet" if pretraining else "cubs,cars,flowers,wikiart,sketch"
     config.data.resize, config.data.size = 256, 224
     for name, options in OPTIONS.items():
         config.options[name] = dict(options)
     config.train.batch_size = 256 if pretraining else 64
-    config.train.epochs = 90.0 if pretraining else 60.0
+    if not compressing:
+        config.train.epochs = 90.0 if pretraining else 60.0
     return config

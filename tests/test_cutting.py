@@ -26,6 +26,7 @@ from radapt_jax.evaluation.evaluate import evaluate_family
 from radapt_jax.experiment import compressed
 from radapt_jax.experiment.config import read
 from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.utils import trees
 
 FRACTION = 0.25
 
@@ -235,10 +236,33 @@ def test_compression_holds_out_what_training_did(moved, cache_dir):
     config.init_from = "a run"
     settings = read(config, 1)
     dense = compressed.dense_of(settings, family, ["rocks"])
-    opened = compressed.Opened(small, dense, is_new=False)
+    opened = compressed.Opened(small, dense)
     job = compressed.compressed_job(settings, opened, "rocks")(None)
     assert job.data.held_out == data.held_out
     assert len(job.data.splits["val"]) == len(data.splits["val"])
     assert len(job.data.splits["train"]) == len(data.splits["train"]) + 8
     fresh = load_domain("rocks", defaults, {"val": "blocks"}, cache_dir)
     assert fresh.held_out != data.held_out
+
+
+def test_a_compression_that_goes_on_finds_moved_images_and_takes_statistics_anew(
+    moved, cache_dir, tmp_path
+):
+    """As it would have where it was begun, had the images been there."""
+    root = moved[1]
+    defaults = {**SMALL, "source": "folder", "dir": str(root), "val_fraction": FRACTION}
+    data = load_domain("rocks", defaults, {}, cache_dir)
+    family = empty_family()
+    made = member_of(data, "parallel", 1)
+    family.add("rocks", dataclasses.replace(made, data=data.spec, held_out=data.held_out))
+    compress_family(family, "low_rank", rank_rule("uniform")).save(tmp_path / "new" / "compressed")
+    root.rename(tmp_path / "elsewhere")
+    config = config_of(tmp_path / "elsewhere", cache_dir, "compress")
+    config.init_from, config.compress.kind = "a run", "low_rank"
+    config.compress.statistics = 8
+    settings = read(config, 1)
+    dense = compressed.dense_of(settings, family, ["rocks"])
+    opened = compressed.open_compressed(settings, tmp_path / "new", dense)
+    before = trees.flatten(opened.family.variables("rocks"))["batch_stats/norm/mean"]
+    job = compressed.compressed_job(settings, opened, "rocks")(None)
+    assert not np.array_equal(before, job.variables["batch_stats"]["norm"]["mean"])

@@ -178,8 +178,12 @@ def test_a_resumed_domain_must_be_the_one_it_was(pretrained, cache_dir, tmp_path
     """Another mean under the same weights would be silently wrong."""
     config = small("linear", cache_dir, domains="digits", init_from=str(pretrained))
     train_and_evaluate(config, tmp_path)
-    shutil.rmtree(tmp_path / "domains" / "digits")
+    config.options.faces = {"mean": (0.1, 0.1, 0.1)}
+    train_and_evaluate(config, tmp_path)  # of a domain that is not there yet, it may change
     config.options.digits.mean = (0.1, 0.1, 0.1)
+    with pytest.raises(ValueError, match=r"config\.options\.digits\.mean: was None, is \[0\.1"):
+        train_and_evaluate(config, tmp_path)
+    shutil.rmtree(tmp_path / "domains" / "digits")
     with pytest.raises(ValueError, match=r"domain\.mean: was .*, is \[0\.1, 0\.1, 0\.1\]"):
         train_and_evaluate(config, tmp_path)
 
@@ -238,6 +242,12 @@ def test_compress_and_join(pretrained, cache_dir, tmp_path):
         train_and_evaluate(wrong, tmp_path / "wrong")
     train_and_evaluate(small("join", cache_dir, **changes), tmp_path / "joined")
     changes["compress.dense"] = str(tmp_path / "late")
+    for other, told in (
+        ({"data.size": 24, "data.resize": 24}, "takes images of size 16; the domain has 24"),
+        ({"train_fraction": 0.5}, "was trained with train_fraction 1.0"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            train_and_evaluate(small("join", cache_dir, **changes, **other), tmp_path / "other")
     rows = train_and_evaluate(small("join", cache_dir, **changes), tmp_path / "near")
     assert [row.domain for row in rows] == ["pictures", "digits", "faces", "surfaces"]
     joined = Family.load(tmp_path / "near")
@@ -267,6 +277,10 @@ def test_wrong_runs_are_refused_before_they_start(pretrained, cache_dir, tmp_pat
         ({"adapter.stages": "early,last"}, "last"),
         ({"source_adapter": "series"}, "was with 'none'"),
         ({"export": "first"}, "'first'"),
+        ({"start": "random", "method": "drawn"}, "keeps no random filters"),
+        ({"compress.among": "joint 0.5"}, "compress.among, which does nothing without config.comp"),
+        ({"compress.dense": "runs/dense"}, "compress.dense, which does nothing without"),
+        ({"distill.temperature": 2.0}, r"found config\.distill \{'temperature': 2\.0\} in a run"),
         ({"export": "best", "data.val_fraction": 0.0}, "no validation images"),
     ]
     for changes, message in refused:

@@ -1,13 +1,15 @@
 """What is said of domains that cannot be evaluated."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SMALL
 from families import empty_family, member_of
 
+from radapt_jax.data.load import load_domain
 from radapt_jax.evaluation.evaluate import evaluate_family
 
 
@@ -30,6 +32,24 @@ def test_a_domain_whose_images_are_not_known_gets_a_row(family, cache_dir, caplo
     assert "does not say where its images are" in caplog.text
     with pytest.raises(ValueError, match=r"'by_hand'.*does not say where its images are"):
         evaluate_family(family, domains=["by_hand"], cache_dir=cache_dir)
+
+
+def test_a_folder_with_other_classes_now_costs_no_other_domain_its_result(
+    image_folder, digits, cache_dir, tmp_path, caplog
+):
+    root = tmp_path / "data"
+    shutil.copytree(image_folder, root)
+    rocks = load_domain("rocks", {**SMALL, "source": "folder", "dir": str(root)}, {}, cache_dir)
+    family = empty_family()
+    for name, data in (("digits", digits), ("rocks", rocks)):
+        family.add(name, dataclasses.replace(member_of(data, "none", 1), data=data.spec))
+    (more := root / "rocks" / "train" / "unknown").mkdir()
+    shutil.copy(next((root / "rocks" / "train").glob("*/0.png")), more)
+    rows = evaluate_family(family, cache_dir=cache_dir)
+    assert [row.top1 is None for row in rows] == [False, True]
+    assert "rocks: not evaluated. domain 'rocks': found classes" in caplog.text
+    with pytest.raises(ValueError, match="not the images it was trained on"):
+        evaluate_family(family, domains=["rocks"], cache_dir=cache_dir)
 
 
 @pytest.mark.parametrize(

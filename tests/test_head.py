@@ -170,3 +170,14 @@ def test_kept_views_are_those_of_the_image(family, images):
     assert (whole[0].starts != whole[1].starts).any()
     other = kept_views(split, domain, every, 1, 1)
     assert (whole[0].starts != other.starts).any()
+
+
+def test_adapters_that_are_trained_are_refused(family, images):
+    """Their decay may be given by variable, beside one of all adapters that freezes."""
+    job = job_of(family, images)
+    adapter = rj.Parallel(decay={"kernel": 5e-4})
+    spec = rj.ModelSpec(family.shared.backbone, adapter)
+    variables = start_variables(family, spec, "digits", 10, 0)
+    job = dataclasses.replace(job, spec=spec, variables=variables)
+    with pytest.raises(ValueError, match=r"views 3 where \['adapters/kernel'\] are trained"):
+        head.HeadAlone([job], [job.start()], jax.devices())

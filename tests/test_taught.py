@@ -99,6 +99,7 @@ def test_the_domain_is_one_of_parallel_adapters(pretrained, finetuned, cache_dir
         ({"teachers": "", "temperature": 3.0}, r"temperature 3\.0 without config\.teachers"),
         ({"data.train_on": "train+val"}, "was trained with train_on 'train', the config asks for"),
         ({"train_fraction": 0.5}, "was trained with train_fraction 1.0, the config asks for 0.5"),
+        ({"data.val_fraction": 0.0}, "trained with val_fraction 0.2, the config asks for 0.0"),
         ({"train.together": 2}, r"beside config\.train\.together"),
         ({"adapter.kind": "joint"}, r"beside config\.adapter\.kind"),
     ],

@@ -4,6 +4,7 @@ import dataclasses
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import network, spec_of
@@ -19,7 +20,7 @@ from radapt_jax.train import optim
 from radapt_jax.train.compiled import make_train_step
 from radapt_jax.train.devices import ManyDomains, OneDomain
 from radapt_jax.train.job import Job
-from radapt_jax.train.step import TrainState, update
+from radapt_jax.train.step import Lesson, TrainState, update
 from radapt_jax.utils import files, trees
 
 DECAY = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
@@ -65,6 +66,30 @@ def test_a_batch_in_parts_has_the_mean_gradient_of_its_parts(digits):
         for name in ("loss", "top1"):
             expected = np.mean([single[name] for _, single in singles])
             np.testing.assert_allclose(measured[name], expected, rtol=1e-12)
+
+
+def test_a_teacher_sees_a_batch_part_by_part(digits):
+    spec = spec_of("parallel")
+    start, labels, optimizer = setup(spec, 10)
+    images = digits.splits["train"].crops(np.arange(12), np.zeros((12, 2), np.int32), 16) / 255
+    seen = []
+
+    def answer(images):
+        seen.append(images.shape[0])
+        return jnp.tile(images.mean((1, 2, 3))[:, None], (1, 10))
+
+    update(
+        spec.build(10),
+        optimizer,
+        labels,
+        TrainState.on_host(start, optimizer),
+        images,
+        digits.splits["train"].targets[:12],
+        key=jax.random.key(0),
+        parts=3,
+        lesson=Lesson(images, answer, 2.0),
+    )
+    assert seen == [4, 4, 4]
 
 
 @pytest.mark.skipif(

@@ -206,6 +206,7 @@ def test_the_smallest_that_loses_little_is_taken(dense, cache_dir, tmp_path):
     assert facts["chosen"] == min(sizes, key=sizes.get)
     assert (tmp_path / "any" / "curve.png").stat().st_size > 5_000
     assert rows[1].method.startswith(facts["chosen"].split()[0])
+    assert rows[1].method != "parallel"  # which is what tables call the published method
     again = train_and_evaluate(config, tmp_path / "any")
     assert again == rows
 
@@ -227,6 +228,9 @@ def test_the_smallest_is_measured_against_dense_adapters():
         ({"compress.fit": "best"}, "found config.compress.fit 'best'; expected"),
         ({"compress.distill": True, "train.together": 2}, "config.train.together 2; expected"),
         ({"compress.temperature": 0.0}, "compress.temperature 0.0; expected"),
+        ({"compress.temperature": 3.0}, "does nothing without config.compress.distill"),
+        ({"adapter.options.init": "he_normal"}, "adapter.options.* in a run that compresses"),
+        ({"compress.among": "parallel 0.5 int4"}, r"not of \[.*'parallel'.*\], which keep it"),
         ({"compress.kind": "modulation"}, "found .*parallel.* to compress to modulation"),
         ({"compress.among": "joint half"}, "found config.compress.among with 'joint half'"),
         ({"compress.among": "int4"}, "found config.compress.among with 'int4'"),

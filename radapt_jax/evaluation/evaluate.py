@@ -142,6 +142,7 @@ def evaluate_family(
     split: str = "test",
     cache_dir: str | Path,
     data_dir: str | None = None,
+    or_in: str | None = None,
     batch_size: int = 256,
     dtype: Any = jnp.float32,
     crops: int = 1,
@@ -150,15 +151,16 @@ def evaluate_family(
     """Evaluate domains of a family on one split, and return a result for each.
 
     A domain without a labelled test split is evaluated on val, as its result says. If no domains
-    are named, a domain whose images are missing or unknown, or may all have been trained on, gets a
-    result without top-1, and a warning.
+    are named, a domain whose images are missing, unknown or of other classes, or may all have been
+    trained on, gets a result without top-1, and a warning.
 
     Args:
       family: with the domains.
       domains: their names; default: all.
       split: "test", "val" or "train".
       cache_dir: where decoded images are kept.
-      data_dir: where the images are now, if they have moved.
+      data_dir: where the images of all domains are now, if they have moved.
+      or_in: where those are that are not where their domain's card says.
       batch_size: images over all devices; rounded up to a multiple of their number.
       dtype: of the computation.
       crops: views of each image whose probabilities are averaged: 1 (the centre), 5 (also the
@@ -177,7 +179,7 @@ def evaluate_family(
         missing = None
         with distributed.agreed():
             try:
-                spec, source = open_source(member, data_dir)
+                spec, source = open_source(member, data_dir, or_in=or_in)
                 which, images = load_one_split(spec, source, split, cache_dir, member.record)
             except (FileNotFoundError, NothingToEvaluate) as error:
                 if domains is not None:
@@ -226,17 +228,30 @@ def predict_domain(
     return predict_split(step, variables, pixels, member.domain, batch_size, len(devices), crops)
 
 
-def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, Source]:
+def open_source(
+    member: Member, data_dir: str | None = None, *, or_in: str | None = None
+) -> tuple[DataSpec, Source]:
     """Return a domain's data spec, and the source of its images.
 
     Args:
       member: the domain.
-      data_dir: where the images are, if not where its card says.
+      data_dir: where the images are; default: where its card says.
+      or_in: where they are if they are not there.
 
     Raises:
       FileNotFoundError: they are not there.
-      ValueError: the card does not say where they are, or they have other classes.
+      NothingToEvaluate: the card does not say where they are, or what is there cannot be read as
+        images in classes, or has other classes.
     """
+    try:
+        return _opened(member, data_dir)
+    except FileNotFoundError:
+        if or_in is None:
+            raise
+    return _opened(member, or_in)
+
+
+def _opened(member: Member, data_dir: str | None) -> tuple[DataSpec, Source]:
     name, spec = member.domain.name, member.data
     if spec is None:
         raise NothingToEvaluate(
@@ -250,9 +265,12 @@ def open_source(member: Member, data_dir: str | None = None) -> tuple[DataSpec, 
             f"folder with those of {spec.dataset or spec.name!r} (source of images: "
             f"{spec.source!r}). Say where they are: --data_dir DIR."
         )
-    source = spec.open()
+    try:
+        source = spec.open()
+    except ValueError as error:
+        raise NothingToEvaluate(f"domain {name!r}: {error}") from error
     if source.classes != member.domain.classes:
-        raise ValueError(
+        raise NothingToEvaluate(
             f"domain {name!r}: found classes {list(source.classes[:3])}... "
             f"({len(source.classes)}), trained with {list(member.domain.classes[:3])}... "
             f"({member.domain.num_classes}). These are not the images it was trained on; say where "

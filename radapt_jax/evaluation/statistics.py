@@ -125,7 +125,10 @@ def _after(model: Any, variables: Any, images: Any, start: float) -> dict[str, n
 def _step(model: Any, variables: Any, images: Any, start: Any) -> Any:
     stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), variables["batch_stats"])
     at = {**variables, "batch_stats": stats}
-    return model.apply(at, images, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+    _, found = model.apply(
+        at, images, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}
+    )
+    return found["batch_stats"]
 
 
 def _mean(after: np.ndarray, share: np.ndarray, old: Any) -> np.ndarray:

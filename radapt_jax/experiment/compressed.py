@@ -54,12 +54,10 @@ class Opened(NamedTuple):
     Args:
       family: the compressed one, before fine-tuning.
       dense: what was compressed.
-      is_new: whether that was just now.
     """
 
     family: Family
     dense: Dense
-    is_new: bool
 
 
 def open_dense(settings: Settings) -> Dense:
@@ -89,7 +87,7 @@ def open_compressed(settings: Settings, workdir: Path, dense: Dense) -> Opened:
     """Return a family compressed. Once begun in this workdir, it is read from there."""
     names, how = dense.names, settings.compression
     if not (workdir / "compressed" / "shared").is_dir():
-        return Opened(compressed_as(how, dense), dense, is_new=True)
+        return Opened(compressed_as(how, dense), dense)
     begun = Family.load(workdir / "compressed")
     for name in names:
         if begun[name].spec.adapter.kind != how.kind:
@@ -97,7 +95,7 @@ def open_compressed(settings: Settings, workdir: Path, dense: Dense) -> Opened:
                 f"the compression in {workdir} was begun without domain {name!r}. Use another "
                 "--workdir, or let it join: configs/join.py."
             )
-    return Opened(begun, dense, is_new=False)
+    return Opened(begun, dense)
 
 
 def compressed_as(how: Compression, dense: Dense) -> Family:
@@ -136,8 +134,7 @@ def begin_compressed(settings: Settings, opened: Opened, workdir: Path) -> Famil
 def compressed_job(settings: Settings, opened: Opened, name: str) -> Callable[[Family | None], Job]:
     """Open a compressed domain's images; return what makes the job that fine-tunes it."""
     compressed, how, data = opened.family, settings.compression, opened.dense.images(name)
-    if opened.is_new:
-        renew(opened, name, settings.options.bits, how.statistics)
+    renew(opened, name, settings.options.bits, how.statistics)
     check_export(settings.options, name, "val" in data.splits)
     spec, variables = compressed[name].spec, trees.to_numpy(compressed.variables(name))
     job = Job(settings.options, data, spec, variables, settings.label)
@@ -149,8 +146,7 @@ def compressed_job(settings: Settings, opened: Opened, name: str) -> Callable[[F
 
 def _images(settings: Settings, member: Member) -> DomainData:
     """Open the images that a dense domain was trained on."""
-    own = member.data is not None and member.data.dir
-    spec, source = open_source(member, None if own else settings.data["dir"])
+    spec, source = open_source(member, or_in=settings.data["dir"])
     settings.check_same_images(spec)
     splits, held_out = load_splits(spec, source, settings.cache, member.record)
     return DomainData(settings.with_decay(member.domain), splits, spec, held_out)

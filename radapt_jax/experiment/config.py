@@ -15,7 +15,7 @@ from radapt_jax.compress.which import dense_kinds, targets
 from radapt_jax.data import spec as data_spec
 from radapt_jax.data.domain import check_apart, check_name
 from radapt_jax.data.sources.registry import SOURCES
-from radapt_jax.experiment import methods
+from radapt_jax.experiment import idle, methods
 from radapt_jax.experiment.curve import candidates
 from radapt_jax.experiment.settings import Compression, Lessons, Settings
 from radapt_jax.family.rounding import WHOLE
@@ -24,7 +24,6 @@ from radapt_jax.models.registry import make_backbone, option_names
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train import distill, optim, options
 from radapt_jax.train.distill import Distillation
-from radapt_jax.train.job import TEMPERATURE
 from radapt_jax.train.options import TrainOptions
 from radapt_jax.utils import checks
 from radapt_jax.utils.checks import FLAG, PATH, TEXT, names, number, one_of, optional, whole
@@ -106,23 +105,29 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
             "runs/pretrain), then add --config.init_from=runs/pretrain."
         )
     settings = _settings(config)
+    if settings.start == "random" and settings.init_from and not settings.options.trains_filters:
+        raise ValueError(
+            f"found config.start 'random' with config.init_from {config.init_from!r} and filters "
+            "that are frozen (config.optim.decay.filters None); a family keeps no random filters "
+            "of a domain that trains none. Leave init_from out, so that the run's first domain "
+            "brings the random filters that all of its domains share, or train them."
+        )
     side = settings.backbone.multiple_of
     checks.check("config.data.size", config.data.size, whole(side, multiple_of=side))
     options.check_place(settings.options, devices, processes, lambda it: f"config.{ENTRIES[it]}")
     spec = settings.network()
     spec.build(1)
+    idle.check(settings)
     if settings.teachers:
         _check_teachers(settings, spec)
-    elif settings.temperature != TEMPERATURE:
-        raise ValueError(
-            f"found config.temperature {settings.temperature} without config.teachers, which it is "
-            "of; there are compress.temperature and distill.temperature, too."
-        )
     methods.check(settings, spec)
     if settings.lessons is not None:
         _check_distillation(settings, spec)
-    if settings.compression.distill:
-        _check_taught(settings)
+    if settings.compression.distill and settings.options.together > 1:
+        raise ValueError(
+            f"found config.train.together {settings.options.together} with config.compress.distill "
+            "True; expected 1: domains that learn from their dense ones are trained one by one."
+        )
     return settings
 
 
@@ -142,17 +147,6 @@ def _check_teachers(settings: Settings, spec: ModelSpec) -> None:
             "images pass both networks: leave teachers out, or set train.together to 1, "
             "train.views to 0, and adapters that domains do not share. Distillation has "
             "config.distill.teachers, compression config.compress.distill."
-        )
-
-
-def _check_taught(settings: Settings) -> None:
-    """Raise ValueError where there is no dense domain to learn from, or no step that does."""
-    kind, together = settings.compression.kind, settings.options.together
-    if not kind or together > 1:
-        raise ValueError(
-            f"found config.compress.distill True with config.compress.kind {kind!r} and "
-            f"config.train.together {together}; expected a kind, whose dense domains are learnt "
-            "from, and 1."
         )
 
 
@@ -240,14 +234,15 @@ def _settings(config: ConfigDict) -> Settings:
 
 def _lessons(distill: ConfigDict) -> Lessons | None:
     """Return what shared weights are distilled from."""
+    how = {field.name: distill[field.name] for field in dataclasses.fields(Distillation)}
     if distill.on:
-        how = {field.name: distill[field.name] for field in dataclasses.fields(Distillation)}
         return Lessons(distill.teachers, Distillation(**how))
-    if distill.teachers:
+    usual = {"teachers": "", **dataclasses.asdict(Distillation())}
+    if found := {name: distill[name] for name, it in usual.items() if distill[name] != it}:
         raise ValueError(
-            f"found config.distill.teachers {distill.teachers!r} in a run that does not distill; "
-            "start from configs/distill.py, or leave them out. A domain that is trained by itself "
-            "learns from another one with config.teachers."
+            f"found config.distill {found} in a run that does not distill; start from "
+            "configs/distill.py, or leave that out. A domain that is trained by itself learns from "
+            "another one with config.teachers."
         )
     return None
 

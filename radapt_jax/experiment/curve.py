@@ -23,9 +23,8 @@ from radapt_jax.experiment.compressed import (
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.family import packing
 from radapt_jax.family.family import Family
-from radapt_jax.family.rounding import WHOLE
+from radapt_jax.family.rounding import OF_ADAPTERS, WHOLE
 from radapt_jax.report.curve import Point, plot_curve, table
-from radapt_jax.train.options import TRAINED_BITS
 from radapt_jax.utils import distributed, files
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ def candidates(among: str) -> dict[str, Candidate]:
 def _candidate(name: str) -> Candidate:
     kind, *words = name.split()
     kinds, found = [*targets(), *dense_kinds()], Candidate(kind)
-    known = {f"int{bits}": bits for bits in TRAINED_BITS if bits != WHOLE}
+    known = {f"int{bits}": bits for bits in OF_ADAPTERS if bits != WHOLE}
     for word in words:
         if word in known:
             found = dataclasses.replace(found, bits=known[word])
@@ -73,11 +72,14 @@ def _candidate(name: str) -> Candidate:
             share = 0.0
         if not 0 < share <= 1:
             kind = ""
+        if kind in dense_kinds():  # which keep their rank
+            kind = ""
         found = dataclasses.replace(found, share=share)
     if kind not in kinds:
         raise ValueError(
             f"found config.compress.among with {name!r}; expected a kind of {kinds}, a share of "
-            f"the full rank in (0, 1], and one of {list(known)}, such as 'joint 0.25 int4'."
+            f"the full rank in (0, 1] (not of {dense_kinds()}, which keep it), and one of "
+            f"{list(known)}, such as 'joint 0.25 int4'."
         )
     return found
 
@@ -120,7 +122,7 @@ def measured(settings: Settings, dense: Dense, among: dict[str, Candidate]) -> l
     points = [_point("dense", dense.family, dense)]
     for name, way in among.items():
         how = way.of(settings)
-        opened = Opened(compressed_as(how.compression, dense), dense, is_new=True)
+        opened = Opened(compressed_as(how.compression, dense), dense)
         for domain in dense.names:
             renew(opened, domain, way.bits, how.compression.statistics)
         points.append(_point(name, rounded_family(opened, way.bits), dense))

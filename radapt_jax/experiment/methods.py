@@ -8,12 +8,11 @@ from typing import Any
 from radapt_jax.adapters.registry import KINDS
 from radapt_jax.compress.which import dense_kinds, targets
 from radapt_jax.experiment.settings import Settings
-from radapt_jax.family.rounding import WHOLE
+from radapt_jax.family.rounding import OF_ADAPTERS, WHOLE
 from radapt_jax.models.backbone import Placement
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.train.optim import LABELS, labels_of
-from radapt_jax.train.options import TRAINED_BITS
 
 TRAINED, FROZEN = "a number (trained)", "None (frozen)"
 TAUGHT, ALONE = "a run (learnt from)", "'' (none)"
@@ -61,7 +60,7 @@ METHODS: Mapping[str, Meaning] = {
     "joint": {
         **_means("joint", OWN),
         "compress.kind": (*targets(), *dense_kinds()),
-        "compress.bits": TRAINED_BITS,
+        "compress.bits": OF_ADAPTERS,
     },
     "join": {
         **_means("joint", OWN),

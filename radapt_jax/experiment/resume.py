@@ -69,7 +69,7 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
     changed = [
         f"  config.{key}: was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in FREE and key.split(".")[0] != "options"
+        if before.get(key) != now.get(key) and not _is_free(key, workdir)
     ]
     if changed:
         raise ValueError(
@@ -77,6 +77,16 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
             + "\n".join(changed)
             + "\nUse another --workdir, or the same values to resume."
         )
+
+
+def _is_free(key: str, workdir: Path) -> bool:
+    """Tell whether an entry may change: of a domain's options, while it is not trained yet."""
+    first, *names = key.split(".")
+    if first != "options" or len(names) < 2:
+        return key in FREE or first == "options"
+    name, option = names[0], names[1]
+    finished = (workdir / "domains" / name).is_dir()
+    return f"data.{option}" in FREE or not finished
 
 
 def _shortened(entries: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from radapt_jax.adapters.options import Options
 from radapt_jax.adapters.registry import make_options
 from radapt_jax.compress.ranks import RankRule
+from radapt_jax.compress.which import dense_kinds
 from radapt_jax.data.domain import Domain
 from radapt_jax.data.settle import USUAL
 from radapt_jax.data.spec import DataSpec
@@ -116,7 +117,9 @@ class Settings:
         kind, bits = self.compression.kind, self.options.bits
         if not kind or self.method != "joint":
             return self.method
-        return kind if bits == WHOLE else f"{kind}_int{bits}"
+        if bits != WHOLE:
+            return f"{kind}_int{bits}"
+        return f"{kind}_tuned" if kind in dense_kinds() else kind  # not the method of that name
 
     def network(self, basis: Options | None = None) -> ModelSpec:
         """Return the network.
@@ -141,14 +144,28 @@ class Settings:
         return dataclasses.replace(domain, adapter_decay=None) if asked else domain
 
     def check_same_images(self, spec: DataSpec) -> None:
-        """Raise ValueError if a domain sees other images than what it is made of or taught by."""
-        wanted = {**self.data, **self.of_domain(spec.name)}
-        for field in ("train_on", "train_fraction", "images_per_class"):
-            if getattr(spec, field) != wanted[field]:
+        """Raise ValueError if a domain sees other images than what it is made of."""
+        self._check_same(spec, "train_on", "train_fraction", "images_per_class")
+
+    def check_teachers_images(self, spec: DataSpec) -> None:
+        """Raise ValueError if a domain, its images chosen anew, sees others than its teacher."""
+        self.check_same_images(spec)
+        if spec.train_fraction < 1 or spec.images_per_class:
+            self._check_same(spec, "subset")  # of the images that there are
+        if self._wanted(spec)["val_fraction"] == 0:
+            self._check_same(spec, "val_fraction")  # it would see what its teacher was judged by
+
+    def _wanted(self, spec: DataSpec) -> Mapping[str, Any]:
+        return {**self.data, **self.of_domain(spec.name)}
+
+    def _check_same(self, spec: DataSpec, *fields: str) -> None:
+        for field in fields:
+            if getattr(spec, field) != (wanted := self._wanted(spec)[field]):
                 raise ValueError(
                     f"domain {spec.name!r} was trained with {field} {getattr(spec, field)!r}, the "
-                    f"config asks for {wanted[field]!r}. A domain that is made of it, or learns "
-                    "from it, sees the images that it was trained on: set the same."
+                    f"config asks for {wanted!r}. A domain that is made of it, or learns from it, "
+                    f"sees the images that it was trained on: set config.options.{spec.name}."
+                    f"{field} to {getattr(spec, field)!r}."
                 )
 
     def evaluate(self, family: Family) -> list[Result]:
@@ -156,6 +173,7 @@ class Settings:
         return evaluate_family(
             family,
             cache_dir=self.cache,
+            or_in=self.data["dir"],
             batch_size=self.options.batch_size,
             dtype=self.options.compute_dtype,
         )

@@ -69,6 +69,12 @@ def open_shared(settings: Settings) -> Shared:
             f"method {settings.method!r} wants shared weights pre-trained with adapter "
             f"{settings.source_adapter!r}; {settings.init_from} was with {shared.adapter!r}."
         )
+    if settings.method == "series" and shared.adapter == "none":
+        log.warning(
+            "%s was pre-trained without series adapters inside: the papers call this 'series, off "
+            "the shelf' (configs/series_off_the_shelf.py), and method 'series' the other.",
+            settings.init_from,
+        )
     if shared.adapter not in ("none", settings.adapter):
         log.warning(
             "%s was pre-trained with %s adapters; method %r leaves them out, and its features and "
@@ -115,8 +121,8 @@ def open_job(settings: Settings, name: str) -> Callable[[Family | None], Job]:
     if settings.teachers:
         taught_by = open_teachers(settings.teachers, [name], TEACHERS)
     known = taught_by[name] if taught_by else dense
-    if taught_by and known and known.data is not None:
-        settings.check_same_images(known.data)
+    if known and known.data is not None:
+        settings.check_teachers_images(known.data)
     with images_of_teacher(settings.teachers, name) if taught_by else contextlib.nullcontext():
         data = load_domain(
             name,
@@ -129,10 +135,12 @@ def open_job(settings: Settings, name: str) -> Callable[[Family | None], Job]:
     if taught_by and "val" not in data.splits:
         log.warning("%s: no images validate, as its teacher was trained on all of them.", name)
     check_export(settings.options, name, "val" in data.splits)
+    if known:
+        run = settings.teachers if taught_by else settings.compression.dense
+        check_fits(known.domain, data.domain, run)
     if taught_by is None:
         return lambda family: start_job(settings, family, data, dense)
     teacher = teacher_of(taught_by, name)
-    check_fits(teacher.domain, data.domain, settings.teachers)
 
     def taught(family: Family | None) -> Job:
         job = start_job(settings, family, data, None)

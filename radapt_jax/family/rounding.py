@@ -22,10 +22,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from radapt_jax.adapters.base import is_adapters
-from radapt_jax.utils.checks import FLAG, Kind, check_all
+from radapt_jax.utils.checks import FLAG, Kind, check, check_all
 
 WIDTHS = (2, 3, 4, 8, 16, 32)
 HALF, WHOLE = 16, 32  # float16, and as it is
+OF_ADAPTERS = (2, 3, 4, 8, WHOLE)  # what a domain can be rounded to
 SHARES = np.linspace(0.4, 1, 61)  # of the largest value, at which values are cut off
 LOW_SHARES = np.linspace(0.2, 1, 81)  # the same with an even number of levels
 MOST_EVEN = 3  # bits with an even number of levels
@@ -138,7 +139,12 @@ def columns_of(form: Form, shape: tuple[int, ...]) -> int:
 
 
 def rounding_of(bits: int) -> Rounding | None:
-    """Return what a domain is rounded to whose adapters have so many bits; None: it is not."""
+    """Return what a domain is rounded to whose adapters have so many bits; None: it is not.
+
+    Raises:
+      ValueError: another number than 2, 3, 4, 8 or 32.
+    """
+    check("bits", bits, bits_among(OF_ADAPTERS))
     return None if bits == WHOLE else Rounding(bits)
 
 

@@ -8,6 +8,7 @@ w. Where several processes share the devices, each gives and gets what is on its
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -83,7 +84,8 @@ def make_train_step(
             images, mixed = mix(images, batch["label"], mixup, key, device)
         if teacher is not None and teaching is not None:
             shown = augment.renormalised(images, domain, teacher.domain)
-            lesson = Lesson(teaching.apply(*taught_by, shown, train=False), temperature)
+            answer = functools.partial(teaching.apply, *taught_by, train=False)
+            lesson = Lesson(shown, answer, temperature)
         return update(
             model,
             optimizer,

@@ -61,8 +61,9 @@ def fit(
 ) -> History:
     """Train a domain on images in memory, and add it to a family.
 
-    All devices share a batch. Filters, norms and statistics start as those of the family and its
-    source domain, as in a run of train.py; the same images, options and seed give the same domain.
+    All devices share a batch (one takes it where `options.together` is more than 1). Filters, norms
+    and statistics start as those of the family and its source domain, as in a run of train.py; the
+    same images, options and seed give the same domain.
 
     Args:
       family: whose shared weights the domain is trained on; it gets the domain.

@@ -19,6 +19,7 @@ from radapt_jax.family.features import features, through_head
 from radapt_jax.train.compiled import Measured, make_head_step
 from radapt_jax.train.devices import pixels_of
 from radapt_jax.train.job import Job
+from radapt_jax.train.optim import FROZEN
 from radapt_jax.train.step import TrainState
 from radapt_jax.utils import distributed
 from radapt_jax.utils.distributed import replicate
@@ -35,7 +36,8 @@ class HeadAlone:
       devices: over which a batch is split.
 
     Raises:
-      ValueError: it is to learn from a teacher, which would have to see the same views.
+      ValueError: more than its head is trained, or it is to learn from a teacher, which would have
+        to see the same views.
     """
 
     def __init__(
@@ -43,6 +45,11 @@ class HeadAlone:
     ) -> None:
         [job], [state] = jobs, states
         options = job.options
+        if more := set(jax.tree.leaves(job.labels)) - {"head", FROZEN}:
+            raise ValueError(
+                f"{job.name}: found views {options.views} where {sorted(more)} are trained; "
+                "expected 0, since features change with what is before the head."
+            )
         if job.teacher is not None:
             raise ValueError(
                 f"{job.name}: found views {options.views} and a teacher; expected 0, so that the "

@@ -129,9 +129,7 @@ class RunLog(Log):
             writer.writeheader()
             writer.writerows(_until(start, read_rows(path)))
             write_atomically(path, text.getvalue())
-        self._events = tensorboardX.SummaryWriter(
-            self._events_dir, purge_step=start + 1 if start else None
-        )
+        self._events = tensorboardX.SummaryWriter(self._events_dir, purge_step=start + 1)
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()

@@ -8,7 +8,7 @@ from typing import Any
 
 import optax
 
-from radapt_jax.family.rounding import bits_among
+from radapt_jax.family.rounding import OF_ADAPTERS, bits_among
 from radapt_jax.models.spec import DTYPES
 from radapt_jax.train import optim
 from radapt_jax.utils.checks import FLAG, TEXT, check_all, number, one_of, several, whole
@@ -157,7 +157,6 @@ class TrainOptions:
         )
 
 
-TRAINED_BITS = (2, 3, 4, 8, 32)
 KINDS = {
     "epochs": number("[0, 1e6]"),
     "steps": whole(0),
@@ -170,7 +169,7 @@ KINDS = {
     "optimizer": one_of(*optim.OPTIMIZERS),
     "adapter_optimizer": one_of("", *optim.OPTIMIZERS),
     "adapter_rate": number("[0, inf)"),
-    "bits": bits_among(TRAINED_BITS),
+    "bits": bits_among(OF_ADAPTERS),
     "views": whole(0),
     "schedule": TEXT,
     "drop_at": several(number("[0, 1]")),

@@ -70,6 +70,6 @@ def skipped_path(folder: Path) -> Path:
 
 
 def skipped_before(folder: Path) -> list[int]:
-    """Return the batches that a domain's training has left out so far; see `Course.rewind`."""
+    """Return the batches that a domain's training has left out so far; see `Progress.rewind`."""
     path = skipped_path(folder)
     return json.loads(path.read_text()) if path.is_file() else []

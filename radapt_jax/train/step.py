@@ -26,11 +26,13 @@ class Lesson(NamedTuple):
     (Hinton, Vinyals and Dean, 2015, section 2).
 
     Args:
-      logits: of the teacher, (b, k).
+      images: as the teacher sees them, (b, h, w, 3).
+      answer: gives the teacher's logits for some of these images, (b, k).
       temperature: T, above 0.
     """
 
-    logits: Float[Array, "b k"]
+    images: Float[Array, "b h w 3"]
+    answer: Callable[[Array], Array]
     temperature: float
 
 
@@ -139,14 +141,14 @@ def update(
             loss = fed["share"] * loss + (1 - fed["share"]) * other
         loss = loss.mean()
         if lesson is not None:
-            apart = losses.divergence(logits, fed["taught"], lesson.temperature).mean()
-            loss = loss / 2 + apart
+            known = lesson.answer(fed["shown"])
+            loss = loss / 2 + losses.divergence(logits, known, lesson.temperature).mean()
         top1 = (logits.argmax(-1) == fed["targets"]).mean()
         return loss, ({"loss": loss, "top1": top1}, changed["batch_stats"])
 
     fed = {"images": images, "targets": targets, **(mixed._asdict() if mixed else {})}
     if lesson is not None:
-        fed["taught"] = lesson.logits
+        fed["shown"] = lesson.images
     grads, batch_stats, measured = gradients(loss_of, trained, state.batch_stats, fed, key, parts)
     found = (grads, batch_stats, measured)
     return stepped(state, optimizer, trained, frozen, found, axis_name)
