@@ -20,7 +20,8 @@ SHARE = re.compile(r"(.+), (\d+) % of the images")
 def study(lines):
     """Each method: its mean top-1 over domains, alone and against others, and what it takes.
 
-    Differences are paired by domain and seed; the interval is that of their mean over domains.
+    Differences are paired by domain and seed, and say of how many seeds they are where others have
+    more; the interval is that of their mean over domains.
     """
     found = whole(lines)
     rows = [_row(found, name) for name in found if not SHARE.fullmatch(name)]
@@ -29,9 +30,10 @@ def study(lines):
 
 def study_headline(lines):
     """The same of a few methods, in short."""
-    found, columns = whole(lines), ("method", "n", "top-1", "- finetune", "parameters in all")
+    found = whole(lines)
+    columns = ["method", "n", "top-1", f"over {BASELINE}", "parameters in all", "kB of a file"]
     rows = [_row(found, name) for name in HEADLINE if name in found]
-    return table(list(columns), [[row[it] for it in columns] for row in rows])
+    return table(columns, [[row[it] for it in columns] for row in rows])
 
 
 def study_by_domain(lines):
@@ -48,21 +50,23 @@ def study_by_domain(lines):
 
 
 def study_of_shares(lines):
-    """Mean top-1 by method and share of the training images."""
+    """Mean top-1 by method and share of the training images, over seeds that all shares have."""
     found, by_method = whole(lines), {}
     for name in found:
         if share := SHARE.fullmatch(name):
-            by_method.setdefault(share[1], {})[int(share[2])] = means(found[name])
+            by_method.setdefault(share[1], {})[int(share[2])] = found[name]
     for name, shares in by_method.items():
-        if name in found:
-            shares[100] = means(found[name])
+        shares[100] = found.get(name, {})
+        common = set.intersection(*(set(seeds) for seeds in shares.values() if seeds))
+        for share, seeds in shares.items():
+            shares[share] = means({seed: seeds[seed] for seed in sorted(common & seeds.keys())})
     if not by_method:
         return "Not measured yet."
     shares = sorted({it for method in by_method.values() for it in method})
     return table(
         ["method", *(f"{it} %" for it in shares)],
         [
-            [name, *(mean_and_std(method[it]) if it in method else "" for it in shares)]
+            [name, *(mean_and_std(method[it]) if len(method.get(it, ())) else "" for it in shares)]
             for name, method in by_method.items()
         ],
     )
@@ -103,7 +107,7 @@ def study_recipes(lines):
         shown = [change, ", ".join(seeds), f"{mean:.1f}", interval(more)]
         cells.append((np.mean(more), [*shown, *(f"{it:+.1f}" for it in more)]))
     ordered = [row for _, row in sorted(cells, key=lambda it: -it[0])]
-    columns = ["change", "seed", "top-1", "- the paper's recipe", *DOMAINS]
+    columns = ["change", "seed", "top-1", "over the paper's recipe", *DOMAINS]
     return table(columns, [first, *ordered])
 
 
@@ -126,14 +130,27 @@ def top1(seeds, domain):
 
 def means(seeds):
     """Return the mean top-1 over domains by seed."""
+    if not seeds:
+        return np.array([])
     return np.mean([top1(seeds, it) for it in DOMAINS], axis=0)
 
 
 def differences(found, name, other):
     """Return by domain what one method has above another, the mean over seeds that both have."""
-    both = found[name].keys() & found[other].keys()
-    ours, theirs = ({seed: found[it][seed] for seed in sorted(both)} for it in (name, other))
-    return [np.mean(top1(ours, it) - top1(theirs, it)) for it in DOMAINS] if both else []
+    ours, theirs = paired(found, name, other)
+    return [np.mean(top1(ours, it) - top1(theirs, it)) for it in DOMAINS] if ours else []
+
+
+def paired(found, name, other):
+    """Return the rows of two methods by seed, of the seeds that both have."""
+    both = sorted(found[name].keys() & found.get(other, {}).keys())
+    return [{seed: found[it][seed] for seed in both} for it in (name, other) if both] or ({}, {})
+
+
+def aligned(found, name, other=BASELINE):
+    """Return a method's mean top-1 as it compares: another's mean, and the paired difference."""
+    more = differences(found, name, other)
+    return means(found[other]).mean() + np.mean(more) if more else means(found[name]).mean()
 
 
 def _row(found, name):
@@ -144,7 +161,7 @@ def _row(found, name):
     minutes = sum(float(row["minutes"]) for row in rows) / len(seeds)
     return {
         **{"method": name, "n": str(len(seeds)), "top-1": mean_and_std(means(seeds))},
-        **{f"- {it}": _difference(found, name, it) for it in AGAINST},
+        **{f"over {it}": _difference(found, name, it) for it in AGAINST},
         **{"score": _score(found, name), "parameters in all": f"{parameters(seeds):.2f}x"},
         "kB of a file": f"{np.mean(sizes) / 1000:,.0f}" if sizes else "",
         "minutes": f"{minutes:.0f}",
@@ -152,8 +169,11 @@ def _row(found, name):
 
 
 def _difference(found, name, other):
-    paired = differences(found, name, other) if other in found and name != other else []
-    return interval(paired) if paired else ""
+    more = differences(found, name, other) if name != other else []
+    if not more:
+        return ""
+    count = len(paired(found, name, other)[0])
+    return interval(more) + ("" if count == len(found[name]) else f" (n = {count})")
 
 
 def _score(found, name):
@@ -161,10 +181,9 @@ def _score(found, name):
 
     E_max is twice finetuning's error. Without such seeds: "".
     """
-    both = sorted(found[name].keys() & found.get(BASELINE, {}).keys())
-    if not both:
+    ours, theirs = paired(found, name, BASELINE)
+    if not ours:
         return ""
-    ours, theirs = ({seed: found[it][seed] for seed in both} for it in (name, BASELINE))
     domains = [it for it in (*DOMAINS, SOURCE) if it in next(iter(ours.values()))]
     errors, most = (
         [100 - np.mean(top1(seeds, domain)) for domain in domains] for seeds in (ours, theirs)

@@ -1,10 +1,15 @@
 """Runs of train.py that studies stand on: the nine domains, and a run that is finished once."""
 
+import json
 import subprocess
 import sys
 
-from machine import ROOT, commit
+import machine
+from machine import ROOT
 
+from radapt_jax.utils.files import write_atomically
+
+MADE = "made.json"  # in a workdir whose run ended well: by which entries, at which commit, on what
 SOURCE = "tiny_imagenet"  # that backbones are pre-trained on
 DOMAINS = (
     *("cifar100", "gtsrb", "omniglot", "chars74k", "daimler_ped"),
@@ -19,15 +24,33 @@ def finish(recipe, workdir, entries):
       recipe: its name.
       workdir: of the run; a stopped one goes on.
       entries: of the config, by name.
+
+    Raises:
+      SystemExit: the workdir holds a run that was made otherwise.
     """
-    if (workdir / "results.json").is_file():
+    asked = {"recipe": recipe, **{name: str(value) for name, value in entries.items()}}
+    made = workdir / MADE
+    if made.is_file():
+        before = json.loads(made.read_text())["entries"]
+        names = sorted(name for name in {**before, **asked} if before.get(name) != asked.get(name))
+        if names:
+            told = ", ".join(f"{it} was {before.get(it)}, is {asked.get(it)}" for it in names)
+            raise SystemExit(
+                f"error: {workdir} holds a run that was made otherwise: {told}.\nExpected the "
+                "same. Remove that folder, or name another with --runs."
+            )
         return
     command = [sys.executable, str(ROOT / "train.py"), "--workdir", str(workdir)]
-    command += ["--config", str(ROOT / "configs" / f"decathlon_like.py:{recipe}")]
+    command += [f"--config={ROOT / 'configs' / f'decathlon_like.py:{recipe}'}"]
     command += [f"--config.{name}={value}" for name, value in entries.items()]
-    begun = commit()
+    facts = machine.facts()
     subprocess.run(command, check=True)
-    (workdir / "commit").write_text(begun)
+    write_atomically(made, json.dumps({"entries": asked, "facts": facts}, indent=1) + "\n")
+
+
+def facts_of(workdir):
+    """Return device, version of JAX and commit of a finished run, as its rows have them."""
+    return json.loads((workdir / MADE).read_text())["facts"]
 
 
 def folder_name(name):

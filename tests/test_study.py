@@ -1,5 +1,6 @@
 """The study of nine domains: its parts are runs, and its tables say what its rows say."""
 
+import subprocess
 import sys
 
 import pytest
@@ -13,6 +14,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 import figures
 import study_blocks
+import trained_runs
 from study import picture, recipes
 from study.parts import METHODS, ORIGINAL, WHOLE
 from study.run import PRETRAINING
@@ -66,7 +68,16 @@ def test_differences_are_paired_and_the_baseline_scores_2500():
     drawn = study_blocks.study(rows)
     assert "linear" not in drawn
     base, ours = cells(drawn, "finetune"), cells(drawn, "parallel")
-    assert base[1:] == ["2", "54.5 ± 0.7", "", "-2.0 [-2.0, -2.0]", "2,500", "10.00x", "", "18"]
+    assert base[1:] == [
+        "2",
+        "54.5 ± 0.7",
+        "",
+        "-2.0 [-2.0, -2.0] (n = 1)",
+        "2,500",
+        "10.00x",
+        "",
+        "18",
+    ]
     assert ours[1:3] == ["1", "57.0"]
     assert ours[3] == "+2.0 [+2.0, +2.0]"
     expected = 250 + sum(1000 * (1 - (47 - place) / (2 * (49 - place))) ** 2 for place in range(9))
@@ -125,6 +136,8 @@ def test_shares_of_the_images():
     drawn = study_blocks.study_of_shares(rows)
     assert cells(drawn, "method")[1:] == ["10 %", "100 %"]
     assert cells(drawn, "norm")[1:] == ["54.5 ± 0.7", "64.5 ± 0.7"]
+    rows = [*lines("norm", 60, seeds=(0, 1)), *lines("norm, 10 % of the images", 50, seeds=(0,))]
+    assert cells(study_blocks.study_of_shares(rows), "norm")[1:] == ["54.0", "64.0"]
     assert "mask" not in drawn
     assert "10 %" not in study_blocks.study(rows)
 
@@ -149,3 +162,36 @@ def test_the_picture_says_what_it_is_of(tmp_path):
     with Image.open(tmp_path / "study.png") as drawn:
         assert drawn.text["Source"] == figures.digest(rows)
         assert drawn.width > 800
+
+
+def test_a_difference_of_other_seeds_says_so_and_the_picture_goes_by_it():
+    """Means of other seeds do not compare; what is paired does."""
+    rows = [*lines("finetune", 50, seeds=(0, 1, 2)), *lines("parallel", 51, seeds=(2, 9))]
+    drawn = study_blocks.study(rows)
+    assert cells(drawn, "parallel")[1:4] == ["2", "60.5 ± 4.9", "+1.0 [+1.0, +1.0] (n = 1)"]
+    found = study_blocks.whole(rows)
+    assert study_blocks.aligned(found, "parallel") == pytest.approx(56)
+    assert study_blocks.aligned(found, "finetune") == pytest.approx(55)
+
+
+def test_a_run_is_taken_for_what_it_was_made_by(tmp_path, monkeypatch):
+    """One that failed is started again, and one of other entries is not taken."""
+    started = []
+
+    def train(command, check):
+        started.append(command)
+        assert check
+        (tmp_path / "results.json").write_text("{}")  # which a run that failed has, too
+        if len(started) == 1:
+            raise subprocess.CalledProcessError(1, command)
+
+    monkeypatch.setattr(trained_runs.subprocess, "run", train)
+    monkeypatch.setattr(trained_runs.machine, "facts", lambda: {"commit": f"c{len(started)}"})
+    with pytest.raises(subprocess.CalledProcessError):
+        trained_runs.finish("linear", tmp_path, {"seed": 0})
+    for _ in range(2):
+        trained_runs.finish("linear", tmp_path, {"seed": 0})
+    assert len(started) == 2
+    assert trained_runs.facts_of(tmp_path) == {"commit": "c1"}
+    with pytest.raises(SystemExit, match=r"made otherwise: train\.epochs was None, is 1"):
+        trained_runs.finish("linear", tmp_path, {"seed": 0, "train.epochs": 1})

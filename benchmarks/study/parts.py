@@ -29,7 +29,7 @@ class Part:
 
     recipe: str
     entries: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    source: str = "scratch"
+    source: str = "backbone"
     after: str = ""
     taught_by: str = ""
 
@@ -45,7 +45,7 @@ def _shares(name):
 def _brief(recipe, **entries):
     """Return a recipe on a backbone, and on the domains, that the original's code was run with."""
     entries = {"domains": ",".join(ORIGINAL), "method": "brief", **entries}
-    return Part(recipe, entries, source=f"scratch of {BRIEF}")
+    return Part(recipe, entries, source=f"backbone of {BRIEF}")
 
 
 def _placed(what, where):
@@ -65,7 +65,7 @@ METHODS = {
     "finetune": Part("finetune"),
     "finetune, rate 0.01": Part("finetune", {"optim.learning_rate": 0.01}),
     "scratch": Part("scratch"),
-    "series": Part("series", source="scratch with series adapters"),
+    "series": Part("series", source="backbone with series adapters"),
     "series off the shelf": Part("series_off_the_shelf"),
     "parallel": Part("parallel"),
     "parallel, early": _placed("stages", "early"),

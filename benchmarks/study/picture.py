@@ -2,8 +2,9 @@
 
     python benchmarks/study/picture.py
 
-A point is a method, its line the standard deviation over seeds; the main ones are named. The
-picture's "Source" is the digest of the rows it was drawn from.
+A point is a method, the main ones are named. Its height is finetuning's mean and the difference to
+it, paired by seed, so that methods of other seeds compare; its line is the standard deviation over
+its own seeds, if there are several. The picture's "Source" is the digest of its rows.
 """
 
 import argparse
@@ -16,18 +17,21 @@ import figures
 import numpy as np
 from machine import ROOT
 from matplotlib.figure import Figure
-from study_blocks import HEADLINE, SHARE, means, parameters, whole
+from study_blocks import HEADLINE, SHARE, aligned, means, parameters, whole
 
+SMALLER = "made smaller"  # its points are drawn above others
 # Of the palette of Okabe and Ito, with a mark each: told apart by the colour-blind and in grey.
 GROUPS = {
     "no adapters": (("linear", "norm", "finetune", "scratch"), "#000000", "s"),
-    "made smaller": (("joint", "by domain", "parallel, int"), "#009E73", "v"),
+    SMALLER: (("joint", "by domain", "parallel, int"), "#009E73", "v"),
     "parallel adapters": (("parallel",), "#0072B2", "o"),
     "others": ((), "#E69F00", "D"),
 }
 PLACED = ("parallel, early", "parallel, mid", "parallel, late")
 NAMED = (*HEADLINE, "finetune, rate 0.01", "scratch", *PLACED)  # the table has the others
 NEAR, CLOSE = 1.07, 1.0  # points of one place: how far apart, as a factor and in percent
+ACROSS = "parameters of backbone and nine domains over the backbone's (without heads; log scale)"
+UP = "top-1, mean over nine domains, %\n(finetuning's, and the difference to it on the same seeds)"
 GAP = 1.035  # from a point to its name, as a factor
 
 
@@ -35,7 +39,7 @@ def draw(rows, path):
     """Draw rows of study.csv to a file."""
     found = whole(rows)
     points = {
-        name: (parameters(seeds), means(seeds))
+        name: (parameters(seeds), aligned(found, name), means(seeds))
         for name, seeds in found.items()
         if not SHARE.fullmatch(name)
     }
@@ -45,13 +49,13 @@ def draw(rows, path):
         names = [name for name in points if _group(name) == group]
         if names:
             across = [points[name][0] for name in names]
-            up = [points[name][1].mean() for name in names]
+            up = [points[name][1] for name in names]
             spread = [
-                np.std(points[name][1], ddof=1) if len(points[name][1]) > 1 else 0 for name in names
+                np.std(points[name][2], ddof=1) if len(points[name][2]) > 1 else 0 for name in names
             ]
-            axes.errorbar(across, up, spread, fmt=mark, color=colour, label=group, capsize=2, ms=6)
-    axes.set(xscale="log", ylabel="top-1, mean over nine domains, %")
-    axes.set_xlabel("parameters of the backbone and nine domains, in backbones (heads apart)")
+            style = {"fmt": mark, "color": colour, "label": group, "capsize": 2, "ms": 6}
+            axes.errorbar(across, up, spread, **style, zorder=3 if group == SMALLER else 2)
+    axes.set(xscale="log", xlabel=ACROSS, ylabel=UP)
     ticks = [1, 1.1, 1.25, 1.5, 2, 3, 5, 10]
     axes.set_xticks(ticks, [f"{it:g}" for it in ticks])
     axes.minorticks_off()
@@ -61,7 +65,7 @@ def draw(rows, path):
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     named = {name: points[name] for name in NAMED if name in points}
-    _label(axes, {name: (across, up.mean()) for name, (across, up) in named.items()})
+    _label(axes, {name: (across, up) for name, (across, up, _) in named.items()})
     figure.savefig(path, dpi=130, metadata={"Source": figures.digest(rows)})
 
 

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 import figures
 import machine
 from machine import ROOT
-from trained_runs import DOMAINS, finish, folder_name
+from trained_runs import DOMAINS, facts_of, finish, folder_name
 from transfer.command import add_flags
 
 from configs.decathlon_like import OPTIONS
@@ -69,7 +69,7 @@ def main():
     arguments = parser.parse_args()
     machine.check(arguments)
     shared = {"data.dir": arguments.data, "data.cache": arguments.cache}
-    shared |= {"init_from": arguments.runs / "scratch", "domains": ",".join(DOMAINS)}
+    shared |= {"init_from": arguments.runs / "backbone", "domains": ",".join(DOMAINS)}
     shared |= {"train.epochs": 10.0, "train.evals": 1, "train.batch_size": 64}
     shared |= {"data.val_fraction": 0.3, "method": "trial"}
     for seed in arguments.seeds.split(","):
@@ -93,7 +93,7 @@ def lines_of(workdir, change, seed):
             "val_top1": f"{run.family[domain].results['val']:.3f}",
             "epochs": run.settings["train.epochs"],
             **{"size": run.settings["data.size"], "width": run.settings["backbone.width"]},
-            **{**machine.facts(), "commit": (workdir / "commit").read_text()},
+            **facts_of(workdir),
         }
         for domain in DOMAINS
     ]

@@ -21,7 +21,7 @@ import figures
 import machine
 import numpy as np
 from machine import ROOT
-from trained_runs import DOMAINS, SOURCE, finish, folder_name
+from trained_runs import DOMAINS, SOURCE, facts_of, finish, folder_name
 from transfer.command import add_flags
 
 from radapt_jax.report.page.runs import read_runs
@@ -35,9 +35,9 @@ COLUMNS = (
     *("size", "width", "device", "jax", "commit"),
 )
 PRETRAINING = {
-    "scratch": {"train.epochs": 25.0},
-    "scratch of 8 epochs": {"train.epochs": 8.0},
-    "scratch with series adapters": {"train.epochs": 25.0, "adapter.kind": "series"},
+    "backbone": {"train.epochs": 25.0},
+    "backbone of 8 epochs": {"train.epochs": 8.0},
+    "backbone with series adapters": {"train.epochs": 25.0, "adapter.kind": "series"},
 }
 
 
@@ -70,10 +70,10 @@ class Runs:
         return workdir
 
 
-def lines_of(workdir, method, seed, facts):
+def lines_of(workdir, method, seed):
     """Return a line for each domain of a finished run, and one for the backbone's own."""
     (run,) = read_runs([workdir])
-    facts = {**facts, "commit": (workdir / "commit").read_text()}
+    facts = facts_of(workdir)
     return [
         {
             **{"method": method, "domain": row.domain, "seed": seed},
@@ -116,13 +116,13 @@ def main():
     add_flags(parser, "study.csv")
     arguments = parser.parse_args()
     machine.check(arguments)
-    facts, runs = machine.facts(), Runs(arguments)
+    runs = Runs(arguments)
     known = {(it["method"], it["seed"]) for it in figures.read(arguments.out)}
     for seed in arguments.seeds.split(","):
         for method in arguments.only or METHODS:
             if (method, seed) in known:
                 continue
-            lines = lines_of(runs.of(method, seed), method, seed, facts)
+            lines = lines_of(runs.of(method, seed), method, seed)
             figures.put(arguments.out, COLUMNS, KEY, lines, arguments.allow_dirty)
             tops = [float(it["test_top1"]) for it in lines if it["domain"] != SOURCE]
             print(f"{method}, seed {seed}: {np.mean(tops):.2f} % in the mean of {len(tops)}")
