@@ -25,6 +25,7 @@ from radapt_jax.decathlon.table import points_table
 from radapt_jax.family import adapter_file, checkpoint
 from radapt_jax.family import merge as family_merge
 from radapt_jax.family.family import Family
+from radapt_jax.family.fits import check_not_source
 from radapt_jax.family.merge import Rename
 from radapt_jax.report.render import STYLES
 from radapt_jax.train.lock import held
@@ -58,6 +59,9 @@ def ls(arguments: argparse.Namespace) -> None:
 def info(arguments: argparse.Namespace) -> None:
     path = Path(arguments.path)
     if arguments.domain:
+        there = checkpoint.list_members(path)
+        if arguments.domain not in there:
+            raise KeyError(f"found no domain {arguments.domain!r} in {path}; there are {there}.")
         path = path / "domains" / arguments.domain
     if path.is_dir():
         folder = path if (path / checkpoint.CARD).is_file() else path / "shared"
@@ -86,6 +90,7 @@ def swap(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"{workdir} has a domain {name!r}; say --replace, or --name=OTHER to add it."
             )
+        check_not_source(name, family.shared)
         family.add(name, member)
         checkpoint.save_member(family[name], workdir)
     print(f"{workdir}: {name} {what}")

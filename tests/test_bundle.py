@@ -268,6 +268,8 @@ def test_the_command_line(family, tmp_path, capsys):
     assert 2 * sizes[0] < sizes[1]
     assert json.loads(run("info", tmp_path / "d.safetensors"))["method"] == "parallel"
     assert json.loads(run("info", tmp_path / "a", "faces"))["method"] == "series"
+    with pytest.raises(SystemExit, match=r"no domain 'nobody' in .*\['digits', 'faces'\]"):
+        run("info", tmp_path / "a", "nobody")
     backbone = {"name": "resnet26", "width": 0.125}
     assert json.loads(run("info", tmp_path / "a"))["backbone"] == backbone
     assert "numbers added" in run(
@@ -403,7 +405,12 @@ def test_a_smaller_family_by_the_command_line(family, digits, tmp_path, capsys):
     assert Family.load(tmp_path / "low")["digits"].rounding is None
     for wrong, message in (
         (("--out", tmp_path / "none"), "neither --bits nor --kind"),
-        (("--bits", 5, "--out", tmp_path / "none"), "found adapters 5"),
+        (
+            ("--bits", 5, "--out", tmp_path / "none"),
+            "found bits 5; expected one of",
+        ),
+        (("--bits", 16, "--out", tmp_path / "none"), "found bits 16"),
+        (("--bits", 4, "--share", 0.25, "--out", tmp_path / "none"), "--share 0.25 without --kind"),
         (("--bits", 4, "--out", tmp_path / "low"), "holds a family already"),
         (("--bits", 4, "--domains", "nobody", "--out", tmp_path / "none"), "no domain 'nobody'"),
     ):
@@ -411,6 +418,17 @@ def test_a_smaller_family_by_the_command_line(family, digits, tmp_path, capsys):
             run(*wrong)
         assert not (tmp_path / "none" / "domains").exists()
     assert (tmp_path / "a" / "domains" / "digits" / "card.json").read_text() == before
+
+
+def test_the_domain_that_others_start_from_is_not_swapped(family, tmp_path):
+    """Whatever else had its name, new domains would start from that one's norms."""
+    shared = dataclasses.replace(family.shared, source="faces")
+    Family(shared, [family[name] for name in family]).save(tmp_path / "a")
+    family.save_domain("digits", tmp_path / "d.safetensors")
+    swap = ["swap", str(tmp_path / "a"), str(tmp_path / "d.safetensors"), "--replace"]
+    with pytest.raises(SystemExit, match="found 'faces', the domain that the backbone was trained"):
+        __main__.main([*swap, "--name", "faces"])
+    __main__.main(swap)
 
 
 def test_a_smaller_family_sees_its_images(family, digits, cache_dir, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The Visual Decathlon from its archives to table 1, on small archives of the same layout."""
 
 import csv
+import dataclasses
 import importlib
 import io
 import json
@@ -202,6 +203,12 @@ def test_what_cannot_be_submitted_or_scored_is_said(runs, prepared, tmp_path):
     (tmp_path / "svhn_test.json").write_text("[]")
     with pytest.raises(ValueError, match="COCO"):
         submission.score_answers(family, found, tmp_path)
+    numbers = dataclasses.replace(family["svhn"].domain, name="numbers")
+    family.add("numbers", dataclasses.replace(family["svhn"], domain=numbers))
+    assert submission.challenge_domains(family)["svhn"] == "numbers"
+    assert submission.answers(family, ["svhn"], cache_dir=prepared / "cache") == found
+    with pytest.raises(ValueError, match="found several domains of svhn"):
+        submission.answers(family, ["svhn", "numbers"], cache_dir=prepared / "cache")
     twice = {"svhn": found["svhn"], "dtd": found["svhn"]}
     with pytest.raises(ValueError, match="one number"):
         submission.write_submission(twice, tmp_path / "results.json")

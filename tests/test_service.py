@@ -148,6 +148,7 @@ def test_bodies_that_are_refused(server, pixels):
     refused(ask(png(pixels[0])[:60], image), 422, "image 0")
     refused(ask(b"{}", "text/plain"), 415, "'text/plain'", "multipart/form-data")
     refused(ask(b"{", "application/json"), 422, "expected")
+    refused(server.client.post("/predict/a?top=0"), 422, "found top '0'", "greater than or equal")
     refused(ask(b'{"images": ["%"]}', "application/json"), 422, "base64")
     refused(ask(b'{"images": [], "x": 1}', "application/json"), 422, "expected")
     refused(ask(npy(np.repeat(pixels, 2, 0)), array), 422, "found 12 images; expected 1 to 6")
@@ -228,6 +229,7 @@ def test_files_that_are_refused(server, family, file_of, pixels):
     assert put("/domains/%2e%2e%2fd", content=good).status_code == 404  # no such address
     refused(put("/domains/a b", content=good), 422, "expected letters")
     refused(server.client.delete("/domains/source"), 409, "trained on")
+    refused(put("/domains/source", content=good), 409, "new domains start from its norms")
     refused(server.client.delete("/domains/nobody"), 404)
     assert [it["name"] for it in server.client.get("/domains").json()["domains"]] == sorted(family)
 

@@ -219,8 +219,11 @@ def test_a_domain_that_is_replaced_is_kept_as_it_was_on_disk(family, digits, tmp
     kept = [adapter_file.read(path) for path in (tmp_path / "removed").iterdir()]
     found = {it.card()["sha256"] for it in kept}
     assert found == {served.card()["sha256"], newer.card()["sha256"]}
+    named = dataclasses.replace(newest.domain, classes=tuple(f"n{it}" for it in range(10)))
+    store.put(dataclasses.replace(newest, domain=named))
+    store.put(newest)  # the same variables under other class names: both are kept
     store.remove("a")
-    assert len(list((tmp_path / "removed").iterdir())) == 3
+    assert len(list((tmp_path / "removed").iterdir())) == 4
     assert "a" not in checkpoint.list_members(tmp_path)
 
 

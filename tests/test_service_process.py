@@ -186,6 +186,7 @@ def test_a_server_without_a_token_changes_nothing(family, file_of, tmp_path):
         (("--wait", "-1"), "--wait -1.0; expected 0 to 1000 ms"),
         (("--waiting", "1"), "found waiting 1 below images 64"),
         (("--pixels", "99999999999"), "pixels"),
+        (("--port", "70000"), "found --port 70000; expected 0"),
         (("--token_file", "short"), "expected 16 or more"),
         (("--token_file", "missing"), "missing"),
     ],
@@ -207,6 +208,25 @@ def ended(folder, *arguments):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def test_an_address_in_use_is_said_before_anything_is_loaded(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = ended(tmp_path, "nowhere", "--port", str(port))
+    assert f"error: found no way to listen at 127.0.0.1:{port}: " in said
+
+
+def test_one_connection_is_one(family, pixels, tmp_path):
+    family.save(tmp_path / "run")
+    with Server(tmp_path / "run", tmp_path / "log", "--connections", 1) as server:
+        check(
+            server.client.post("/predict/a", content=npy(pixels[:1]), headers=NPY),
+            family,
+            "a",
+            pixels[:1],
+            5,
+        )
 
 
 def test_a_workdir_without_a_family(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from radapt_jax.commands.saving import save_new
+from radapt_jax.commands.saving import check_new, save_new
 from radapt_jax.compress.family import compress_family
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.compress.which import compressible, targets
@@ -19,6 +19,8 @@ from radapt_jax.family.member import Member
 from radapt_jax.family.rounding import Rounding, rounding_of
 from radapt_jax.utils.checks import names
 
+SHARE = 0.5  # of the full rank, as in the paper
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
@@ -28,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bits", type=int, default=32, help="round adapters to 2, 3, 4 or 8 bits a value"
     )
     parser.add_argument("--kind", choices=targets(), help="cut ranks: what adapters become")
-    share = "rank over full rank of a layer (%(default)s)"
-    parser.add_argument("--share", type=float, default=0.5, help=share)
+    share = f"of --kind: rank over full rank of a layer ({SHARE})"
+    parser.add_argument("--share", type=float, help=share)
     parser.add_argument("--domains", default="", help="comma-separated; all that can be")
     count = "training images for norm statistics anew; 0: none (%(default)s)"
     parser.add_argument("--statistics", type=int, default=IMAGES, help=count)
@@ -51,6 +53,12 @@ def compress(arguments: argparse.Namespace) -> None:
         raise ValueError(
             "found neither --bits nor --kind; expected one of them or both, such as --bits 4."
         )
+    if kind is None and arguments.share is not None:
+        raise ValueError(
+            f"found --share {arguments.share} without --kind; expected a kind whose rank is cut, "
+            f"one of {targets()}."
+        )
+    check_new(out)
     family = Family.load(arguments.workdir)
     chosen = list(names(arguments.domains)) or _all(family, kind)
     if not chosen:
@@ -58,7 +66,7 @@ def compress(arguments: argparse.Namespace) -> None:
         raise ValueError(f"found no domain with adapters that can be made smaller: {kinds}.")
     before = {name: adapter_file.size(family[name]) for name in chosen}
     if kind is not None:
-        rule = rank_rule("uniform", share=arguments.share)
+        rule = rank_rule("uniform", share=arguments.share or SHARE)
         family = compress_family(family, kind, rule, domains=chosen)
     rounding = rounding_of(bits)
     for name in chosen:

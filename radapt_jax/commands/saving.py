@@ -16,7 +16,12 @@ def save_new(family: Family, out: Path) -> None:
       OSError: nothing can be written there.
     """
     with held(out):
-        if any((out / part).exists() for part in ("shared", "domains")):
-            raise ValueError(f"{out} holds a family already; name a new folder.")
+        check_new(out)
         family.save(out)
     print(f"{out}: {', '.join(family)}")
+
+
+def check_new(out: Path) -> None:
+    """Raise ValueError if a folder holds a family."""
+    if any((out / part).exists() for part in ("shared", "domains")):
+        raise ValueError(f"{out} holds a family already; name a new folder.")

@@ -10,7 +10,7 @@ from radapt_jax.decathlon import submission as challenge
 from radapt_jax.evaluation.evaluate import Answers, evaluate_family
 from radapt_jax.evaluation.result import Result
 from radapt_jax.family.family import Family
-from radapt_jax.utils.files import located
+from radapt_jax.utils.files import check_file_place, located
 
 
 def evaluate(
@@ -72,6 +72,8 @@ def answer(
     """
     if submission and len(workdirs) > 1:
         raise ValueError(f"a submission is of one run; found {len(workdirs)} in --workdir.")
+    if submission:
+        check_file_place(located(submission))
     results = {}
     for workdir in workdirs:
         family = Family.load(workdir)

@@ -55,8 +55,11 @@ def answers(family: Family, domains: Iterable[str] = (), **evaluation: Any) -> d
       FileNotFoundError: the images are not there.
     """
     there = challenge_domains(family)
-    called = {ours: known for known, ours in there.items()}
+    called = {name: known for name in family if (known := challenge_name(family[name]))}
     wanted = [called.get(name) or decathlon_name(name) or name for name in domains]
+    if twice := sorted({it for it in wanted if wanted.count(it) > 1}):
+        raise ValueError(f"found several domains of {', '.join(twice)}; expected one: --domains.")
+    there |= {called[name]: name for name in domains if name in called}
     wanted = wanted or list(DECATHLON)
     if missing := [name for name in wanted if name not in there]:
         raise ValueError(

@@ -195,15 +195,21 @@ def run_tables(
       all_published: as in `decathlon_table`.
 
     Raises:
-      ValueError: as `decathlon_table`.
+      ValueError: as `decathlon_table`, or several tables for one CSV.
     """
     results = results_of(runs)
     table = decathlon_table(results, style, all_published=all_published) if results else ""
     if table and style in ("csv", "latex"):
         return table
+    if style == "csv" and len(runs) > 1:
+        raise ValueError(
+            f"found {len(runs)} runs without a domain of the challenge for one CSV; expected one "
+            "run, or another --format."
+        )
     tables = []
     for name, rows in runs.items():
-        tables.append((f"{name}\n" if len(runs) > 1 else "") + report_results.table(rows, style))
+        title = f"% {name}\n" if style == "latex" else f"{name}\n"
+        tables.append((title if len(runs) > 1 else "") + report_results.table(rows, style))
     if table:
         tables.append(table)
         known = {name: it for name, it in results[0].accuracies.items() if it is not None}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import jax
 import safetensors.numpy
 
 from radapt_jax.family import packing
-from radapt_jax.family.card import parse_card
+from radapt_jax.family.card import card_text, parse_card
 from radapt_jax.family.member import Member
 from radapt_jax.models.registry import Backbones
 from radapt_jax.utils import files, trees
@@ -49,10 +48,19 @@ def size(member: Member) -> int:
     return len(_contents(member))
 
 
+def digest(member: Member) -> str:
+    """Return the sha256 of the file that `write` makes of a domain: facts and variables.
+
+    Raises:
+      ValueError: see `size`.
+    """
+    return hashlib.sha256(_contents(member)).hexdigest()
+
+
 def _contents(member: Member) -> bytes:
     if member.data is not None:
         member = dataclasses.replace(member, data=member.data.without_place())
-    card = json.dumps({**member.card(), "version": __version__})
+    card = card_text({**member.card(), "version": __version__})
     metadata = {KEY: card, "sha256": _digest(card)}
     return safetensors.numpy.save(packing.packed(member), metadata)
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 FORMAT = 2
 READABLE = (1, 2)
 
@@ -30,6 +32,17 @@ def check_card(card: Mapping[str, Any]) -> None:
     numbers = [*card["images"].values(), *card["results"].values()]
     if wrong or not all(isinstance(number, int | float) for number in numbers):
         raise TypeError(f"entries of the wrong kind: {wrong or 'images, results'}")
+
+
+def card_text(card: Mapping[str, Any], indent: int | None = None) -> str:
+    """Return a card as JSON text; numbers of NumPy become plain ones."""
+    return json.dumps(card, indent=indent, default=_plain)
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, np.generic):
+        return found.item()
+    raise TypeError(f"found {found!r} in a card; expected what JSON can say.")
 
 
 def parse_card(text: str | bytes, where: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ Reading changes nothing, so a family can be loaded while it is being trained. Wi
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from typing import Any
 from orbax.checkpoint import v1 as ocp
 
 from radapt_jax.data.domain import check_name
-from radapt_jax.family.card import parse_card
+from radapt_jax.family.card import card_text, parse_card
 from radapt_jax.family.member import Member
 from radapt_jax.family.shared import Shared
 from radapt_jax.models.registry import Backbones
@@ -197,7 +196,7 @@ def _replace(folder: Path, tree: dict[str, Any], card: Mapping[str, Any]) -> Non
         new.mkdir(parents=True)
 
     def put_in_place() -> None:
-        files.write_synced(new / CARD, json.dumps(card, indent=1) + "\n")
+        files.write_synced(new / CARD, card_text(card, indent=1) + "\n")
         if folder.exists():
             os.replace(folder, old)
         os.replace(new, folder)

@@ -1,4 +1,4 @@
-"""Checks that a domain belongs to a family's shared weights."""
+"""Checks that a domain belongs to a family's shared weights, and may be taken from it."""
 
 from __future__ import annotations
 
@@ -39,6 +39,15 @@ def check_fits(name: str, member: Member, shared: Shared, fingerprint: str) -> N
             f"  the domain:   sha256 {str(member.shared)[:12]}... ({member.spec.backbone})\n"
             "Load the family it was trained with, or retrain it: python train.py --config "
             f"configs/parallel.py --config.domains={name} --config.init_from=<this family>"
+        )
+
+
+def check_not_source(name: str, shared: Shared) -> None:
+    """Raise ValueError if a domain is the one that shared weights were trained on."""
+    if name == shared.source:
+        raise ValueError(
+            f"found {name!r}, the domain that the backbone was trained on; expected another: new "
+            "domains start from its norms."
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
@@ -86,6 +87,7 @@ def create_app(
 
     app = FastAPIOffline(title="radapt_jax", version=__version__, lifespan=lifespan, redoc_url=None)
     app.exception_handler(Refused)(_refuse)
+    app.exception_handler(RequestValidationError)(_refuse_query)
 
     async def ready() -> None:
         if not service.ready:
@@ -127,6 +129,8 @@ def create_app(
         domain: str, request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 5
     ) -> Response:
         """Classify images: a form's files, base64 in JSON, an array in NumPy's format, or one."""
+        service.found(domain)
+        service.check_room()
         body = await body_of(request, service.limits)
         images = await images_of(request, body, service.limits)
         found = prediction_of(await service.predict(domain, images), top)
@@ -201,3 +205,8 @@ async def _refuse(_: Request, refused: Refused) -> JSONResponse:
     return JSONResponse(
         {"detail": refused.detail}, status_code=refused.status, headers=refused.headers
     )
+
+
+async def _refuse_query(_: Request, wrong: RequestValidationError) -> JSONResponse:
+    told = [f"{it['loc'][-1]} {it.get('input')!r:.100}: {it['msg']}" for it in wrong.errors()]
+    return JSONResponse({"detail": f"found {'; '.join(told)}."}, status_code=422)

@@ -57,7 +57,7 @@ class Facts:
 
     @property
     def version(self) -> str:
-        """The sha256 of its variables, which no other domain has."""
+        """The sha256 of its variables."""
         return str(self.card["sha256"])
 
     def public(self) -> dict[str, Any]:

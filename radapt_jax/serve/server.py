@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from pathlib import Path
 
 import prometheus_client
@@ -12,18 +13,42 @@ from radapt_jax.serve.app import create_app
 from radapt_jax.serve.service import Service
 
 SHORTEST_TOKEN = 16  # characters
+BACKLOG = 2048  # connections that wait to be taken
 STOPPING = 60  # seconds that answers under way may take after SIGTERM
 
 log = logging.getLogger(__name__)
 
 
-def run(service: Service, *, host: str, port: int, token: str | None) -> None:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; a port of 0 is any that is free.
+
+    Raises:
+      ValueError: no such port.
+      OSError: the address cannot be listened on.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"found --port {port}; expected 0 (any that is free) to 65535.")
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=kind, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(
+            f"found no way to listen at {host}:{port}: {error.strerror or error}. Another server "
+            "may be there: name another --port (0: any that is free) or --host."
+        ) from error
+
+
+def run(service: Service, listening: socket.socket, *, token: str | None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Then no more connections are taken, what waits is answered, and the process ends.
 
+    Args:
+      service: what is served.
+      listening: from `listen`; closed at the end.
+      token: what PUT and DELETE must bring; None: they are refused.
+
     Raises:
-      OSError: the address cannot be listened on.
       ValueError: a domain is damaged, so that nothing can be answered.
     """
     failures: list[BaseException] = []
@@ -35,16 +60,14 @@ def run(service: Service, *, host: str, port: int, token: str | None) -> None:
     prometheus_client.disable_created_metrics()
     config = uvicorn.Config(
         create_app(service, token, give_up),
-        host=host,
-        port=port,
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=service.limits.connections,
+        limit_concurrency=service.limits.connections + 1,  # uvicorn refuses the last of these
         timeout_graceful_shutdown=STOPPING,
     )
-    listening = config.bind_socket()
-    where = f"http://{host}:{listening.getsockname()[1]}"
+    host, port = listening.getsockname()[:2]
+    where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     changes = "with the token" if token else "not possible, as there is no token"
     log.info("%d domains at %s; changes %s", len(service.facts), where, changes)
     server = uvicorn.Server(config)

@@ -13,6 +13,7 @@ from typing import Any
 
 from radapt_jax.data.domain import check_apart, check_name
 from radapt_jax.family.family import Family
+from radapt_jax.family.fits import check_not_source
 from radapt_jax.family.member import Member
 from radapt_jax.models.registry import Backbones
 from radapt_jax.serve.batcher import Batcher
@@ -133,7 +134,8 @@ class Service:
         Requests that came before are answered with the domain as it was.
 
         Raises:
-          Refused: the file is damaged, of other shared weights, or cannot be saved now.
+          Refused: the file is damaged, of other shared weights, or cannot be saved now; or the
+            name is the source domain's, and the file is not.
         """
         _check(check_name, name)
         member, card = await asyncio.to_thread(self._read, name, body)
@@ -143,6 +145,8 @@ class Service:
             there = before is not None and before.same(facts)
             if there and await asyncio.to_thread(self._store.holds, name, facts.version):
                 return facts, "unchanged"
+            if not there:
+                self._check_not_source(name)
             _check(check_apart, [*(self.facts.keys() - {name}), name])
             async with self._in_memory(name):
                 with _refusing():
@@ -161,12 +165,7 @@ class Service:
         """
         async with self._changing:
             facts = self.found(name)
-            if name == self.family.shared.source:
-                raise Refused(
-                    409,
-                    f"found {name!r}, the domain that the backbone was trained on; expected "
-                    "another: new domains start from its norms.",
-                )
+            self._check_not_source(name)
             async with self._in_memory(name):
                 with _refusing():
                     await asyncio.to_thread(self._store.remove, name)
@@ -185,6 +184,12 @@ class Service:
         finally:
             if name in self.family:
                 self.family.unpin(name)
+
+    def _check_not_source(self, name: str) -> None:
+        try:
+            check_not_source(name, self.family.shared)
+        except ValueError as error:
+            raise Refused(409, str(error)) from error
 
     def _read(self, name: str, body: bytes) -> tuple[Member, dict[str, Any]]:
         """Return the domain of an adapter file under a name, checked, and its card."""
@@ -209,6 +214,11 @@ class Service:
             )
         return self.facts[name]
 
+    def check_room(self) -> None:
+        """Raise Refused where not even one more image can wait."""
+        if self._waiting >= self.limits.waiting:
+            raise busy(self._waiting, 1, self.limits.waiting)
+
     @contextmanager
     def _admitted(self, images: int) -> Iterator[None]:
         """Count images as waiting."""
@@ -227,8 +237,12 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except BlockingIOError as error:
-        told = str(error).partition("\n")[0]
-        raise Refused(409, f"{told} Expected a workdir that nobody writes to.") from error
+        log.error("a domain could not be changed: %s", error)
+        raise Refused(
+            409,
+            "found another process writing to the server's workdir; expected none. Ask again when "
+            "it is done.",
+        ) from error
     except OSError as error:
         log.error("a domain could not be changed: %s", error)
         why = getattr(error.__cause__, "strerror", None) or error.strerror or "see the server's log"

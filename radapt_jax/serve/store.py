@@ -74,5 +74,5 @@ class Store:
                 damaged, tempfile.mkdtemp(dir=folder, prefix=f"{name}-damaged-"), dirs_exist_ok=True
             )
             return
-        version = str(member.card()["sha256"])
-        adapter_file.write(member, folder / f"{name}-{version[:12]}.safetensors")
+        digest = adapter_file.digest(member)
+        adapter_file.write(member, folder / f"{name}-{digest[:12]}.safetensors")
