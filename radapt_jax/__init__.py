@@ -44,8 +44,8 @@ from radapt_jax.models import Placement, ResNet26
 from radapt_jax.models.fold import fold
 from radapt_jax.models.init import initial_variables
 from radapt_jax.models.own.adapt import adapt
-from radapt_jax.models.resnet26 import resnet26
 from radapt_jax.models.spec import ModelSpec
+from radapt_jax.models.without_family import resnet26
 from radapt_jax.train.fit import fit
 from radapt_jax.train.history import History
 from radapt_jax.train.options import TrainOptions

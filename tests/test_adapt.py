@@ -159,6 +159,31 @@ def test_a_constant_goes_into_a_bias_or_a_batch_norm_or_is_refused():
         rj.fold(spec, rj.initial_variables(spec, 3, 0))
 
 
+def test_a_domain_that_cannot_be_folded_is_exported_as_it_is(tmp_path):
+    bare = rj.adapt(Forked(3), size=SIZE)
+    made = rj.family_of_network(bare, shaken(bare.init(0), 1), **FACTS)
+    spec = rj.ModelSpec(bare, make_options("series", init="he_normal"))
+    params = trees.flatten({"params": made.shared.params})
+    variables = rj.initial_variables(spec, 3, 0, params)
+    del variables["params"]
+    made.add("new", rj.Member(rj.Domain("new", ("a", "b", "c"), **FACTS), spec, variables))
+    with pytest.raises(ValueError, match="no bias and no batch norm"):
+        made.fold("new")
+    made.export("new", tmp_path / "new.stablehlo", platforms="cpu")
+    exported = export.deserialize((tmp_path / "new.stablehlo").read_bytes())
+    expected = made.predict(images(), domain="new")
+    np.testing.assert_allclose(exported.call(images()), expected, atol=1e-5)
+
+
+def test_a_network_with_folded_norms_can_be_described():
+    domain = family("resnet", ["parallel"]).fold("parallel", fold_norm=True)
+    folded = domain.weights
+    found = trees.flatten(folded.spec.abstract(domain.domain.num_classes))
+    assert {path: leaf.shape for path, leaf in found.items()} == {
+        path: leaf.shape for path, leaf in trees.flatten(folded.variables).items()
+    }
+
+
 class Forked(nn.Module):
     """One convolution whose output goes to a norm, and one whose output goes elsewhere, too."""
 
@@ -505,6 +530,25 @@ def test_other_weights_and_other_collections_are_refused():
 
     with pytest.raises(ValueError, match=r"in the collections \['counts'\]"):
         rj.adapt(Counting(), size=SIZE)
+
+
+class Named(nn.Module):
+    """A layer of a name that this library uses."""
+
+    layer: str
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3), name=self.layer)(nn.Conv(4, (3, 3), name="first")(x))
+        return nn.Dense(3, name="classifier")(x.mean((1, 2)))
+
+
+def test_names_that_the_library_uses():
+    with pytest.raises(ValueError, match=r"found variables .*expected no module called 'adapter'"):
+        rj.adapt(Named("adapter"), size=SIZE)
+    assert rj.adapt(Named("head"), size=SIZE).convs == ("first",)
+    with pytest.raises(ValueError, match="under 'head', where families keep the classifier"):
+        rj.adapt(Named("head"), "head", size=SIZE)
 
 
 def test_without_weights_a_network_starts_as_it_says():

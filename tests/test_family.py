@@ -10,7 +10,15 @@ import pytest
 from families import network, of_classes, whole
 from PIL import Image
 
-from radapt_jax import Family, Member, ResNet26, Shared, initial_variables
+from radapt_jax import (
+    Family,
+    LowRank,
+    Member,
+    ModelSpec,
+    ResNet26,
+    Shared,
+    initial_variables,
+)
 from radapt_jax.data.pixels import HostPixels
 from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.data.views import eval_views
@@ -303,3 +311,20 @@ def test_parameters_are_counted_as_in_the_paper(digits):
     )
     assert family.parameters("own") == 5_817_258
     assert family.ratio("own") == 1.0
+
+
+def test_numbers_of_numpy_are_kept_as_numbers(digits, tmp_path):
+    """A loop over an array gives them; what is trained with them can be saved."""
+    made = LowRank(ranks=np.int64(2), init="he_normal")
+    network = ModelSpec(ResNet26(0.125), made)
+    variables = initial_variables(network, 10, 0)
+    shared = Shared(variables.pop("params"), ResNet26(0.125))
+    domain = dataclasses.replace(digits.domain, mean=tuple(np.float32([0.5, 0.25, 0.5])))
+    family = Family(shared, [Member(domain, network, variables)])
+    family.save(tmp_path / "run")
+    family.save_domain("digits", tmp_path / "digits.safetensors")
+    for found in (
+        Family.load(tmp_path / "run")["digits"],
+        family.read_domain(tmp_path / "digits.safetensors"),
+    ):
+        assert (found.spec.adapter.ranks, found.domain.mean) == (2, (0.5, 0.25, 0.5))

@@ -25,6 +25,10 @@ CASES = {
     "same, stride 2, odd": (3, Geometry(2, "same"), (7, 5)),
     "same, 5x5, stride 2": (5, Geometry(2, "same"), (8, 7)),
     "valid, 4x4, stride 4": (4, Geometry(4, "valid"), (8, 14)),
+    "same, 2x2": (2, Geometry(1, "same"), (6, 5)),
+    "same, 2x2, one pixel": (2, Geometry(1, "same"), (1, 2)),
+    "same, 2x2, stride 2, odd": (2, Geometry(2, "same"), (7, 5)),
+    "2x2, padded by 1": (2, Geometry(1, 1), (6, 5)),
     "dilated": (3, Geometry(1, "half", dilation=2), (7, 8)),
     "padded by 0": (3, Geometry(1, 0), (7, 8)),
     "groups": (3, Geometry(1, groups=2), (6, 5)),
@@ -135,6 +139,31 @@ def test_every_kind_folds_on_it(name, kind):
     if not stats:
         trained = module.apply(variables, x, train=True)
         chex.assert_trees_all_close(trained, y, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [it for it in KINDS if "dropout" in KINDS[it].Options.checks])
+@pytest.mark.parametrize("name", ["5x5", "groups", "depthwise"])
+def test_channels_are_dropped_in_training(name, kind):
+    """Of what the adapter adds: an adapter of zeros still gives the filter's own output."""
+    x, kernel, _, _, geometry = problem(name)
+
+    def trained(init):
+        chosen = {"dropout": (0.5, 0.5), "init": init}
+        module = AdaptedConv(
+            CHANNELS,
+            kernel.shape[0],
+            geometry,
+            adapter=make_options(kind, **chosen),
+            runtime=Runtime(jnp.float64),
+        )
+        variables = module.init(jax.random.key(0), x, train=False)
+        variables = {**variables, "params": {**variables["params"], "kernel": kernel}}
+        rngs, no = {"dropout": jax.random.key(1)}, {"mutable": ["batch_stats"]}
+        seen = module.apply(variables, x, train=True, rngs=rngs, **no)[0]
+        return seen, module.apply(variables, x, train=False)
+
+    assert not np.allclose(*trained("he_normal"), atol=1e-3)
+    np.testing.assert_allclose(trained("zeros")[0], plain(x, kernel, geometry), atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["7x7, stride 2", "depthwise, stride 2"])

@@ -282,6 +282,9 @@ def test_decay_by_variable():
     close(rates(rj.Controller()), {"kernel": 1e-2, "bias": 0})
     with pytest.raises(ValueError, match=r"found decay of \['alpha'\]; expected some of \['beta'"):
         rj.ModelSpec(rj.ResNet26(1 / 16), rj.LowRank(decay={"alpha": 0.1}))
+    with pytest.raises(ValueError, match=r"joint adapters: found decay .* none for \['beta'\]"):
+        rj.ModelSpec(rj.ResNet26(1 / 16), rj.Joint(decay={"beta": 5e-4, "gamma": 5e-4}))
+    rj.ModelSpec(rj.ResNet26(1 / 16), rj.Joint(decay={"beta": None, "gamma": 5e-4}))
     with pytest.raises(ValueError, match="low_rank adapters: found decay"):
         rj.LowRank(decay={"beta": -1.0})
 
@@ -323,3 +326,8 @@ def test_dropout_of_a_config_is_a_list(kind):
     assert options.dropout == (0.0, 0.5)
     assert hash(options) == hash(make_options(kind, dropout=(0.0, 0.5)))
     assert options.served() == make_options(kind)
+
+
+def test_ranks_of_convolutions_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"ranks of \['stage1\.block1\.conv1'\], which are no"):
+        rj.ModelSpec(rj.ResNet26(1 / 16), rj.LowRank(ranks={"stage1.block1.conv1": 4}))

@@ -258,6 +258,18 @@ def test_compressed_at_full_rank_it_predicts_the_same(kind, family, pixels):
         np.testing.assert_allclose(small.predict(pixels, domain="joined"), mixed, atol=1e-3)
 
 
+def test_half_the_rank_of_factors_is_half_of_what_they_have(family):
+    """And not of a full rank, which would make them larger."""
+    dense = rj.Family(family.shared, [family["conv_lora"]])
+    small = rj.compress_family(dense, "conv_lora", rj.rank_rule("uniform"))
+    ranks = {
+        made: {site.conv: spec.kind.rank(spec.adapter, site) for site in spec.sites()}
+        for made, spec in (("dense", dense["conv_lora"].spec), ("small", small["conv_lora"].spec))
+    }
+    assert max(ranks["dense"].values()) > 1
+    assert ranks["small"] == {conv: max(it // 2, 1) for conv, it in ranks["dense"].items()}
+
+
 def test_kinds_without_a_matrix_are_not_compressed(family):
     rule = rj.rank_rule("uniform")
     for kind in set(ALONE) - set(sources()):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from families import network, whole
 
-from radapt_jax import Parallel, initial_variables, resnet26
+from radapt_jax import LowRank, ModelSpec, Parallel, ResNet26, initial_variables, resnet26
 from radapt_jax.adapters import make_options
 from radapt_jax.train import optim
 from radapt_jax.utils import trees
@@ -169,3 +169,11 @@ def test_variables_of_another_network_are_refused(images):
     variables = initial_variables(network("parallel", width=0.125), 5, seed=0)
     with pytest.raises(ValueError, match=r"head/kernel: found shape \(32, 5\), expected \(32, 6\)"):
         resnet26(6, width=0.125).apply(variables, images, train=False)
+
+
+def test_a_budget_holds_without_a_family():
+    model = resnet26(10, LowRank(budget=20_000), width=0.125)
+    spec = ModelSpec(ResNet26(0.125), LowRank(budget=20_000))
+    assert model.adapter.ranks == spec.adapter.ranks != 0.5
+    with pytest.raises(ValueError, match="found num_classes 0"):
+        resnet26(0)

@@ -292,3 +292,12 @@ def test_depth_is_told_by_names():
     state = state_dict_of(WEIGHTS / "cifar10_resnet56-4bfd9763.th")
     family = rj.family_of_resnet_cifar(state)
     assert family.shared.backbone.name == "resnet56"
+
+
+@pytest.mark.parametrize(("count", "first"), [(10, "airplane"), (100, "0")])
+def test_class_names_are_known_where_the_head_has_ten(count, first):
+    """A network of CIFAR-100 is imported without a word about its classes."""
+    variables = rj.initial_variables(rj.ModelSpec(ResNet20(0.25)), count, 0)
+    family = rj.family_of_resnet_cifar(state_of(variables))
+    classes = family["cifar10"].domain.classes
+    assert (len(classes), classes[0]) == (count, first)

@@ -14,7 +14,7 @@ from families import empty_family, member_of, of_classes, whole
 
 import radapt_jax as rj
 from radapt_jax.evaluation.statistics import renewed
-from radapt_jax.family import adapter_file, codes, rounding
+from radapt_jax.family import adapter_file, codes, packing, rounding
 from radapt_jax.family.rounding import Form, Rounding
 from radapt_jax.utils import trees
 
@@ -188,6 +188,17 @@ def test_other_kinds(kind, digits, tmp_path):
     masks = [it for at, it in trees.flatten(member.variables).items() if at.endswith("scores")]
     assert all(set(np.unique(mask)) <= {0.0, 1.0} for mask in masks)
     assert bool(masks) == (kind == "mask")
+
+
+def test_a_mask_of_scores_is_not_packed_as_if_it_were_bits(digits):
+    """A member that is said to be rounded, and is not."""
+    raw = member_of(digits, "mask", 1)
+    scores = {at: it for at, it in trees.flatten(raw.variables).items() if at.endswith("scores")}
+    rounded = raw.rounded(Rounding())
+    variables = trees.unflatten({**trees.flatten(rounded.variables), **scores})
+    member = dataclasses.replace(rounded, variables=variables)
+    with pytest.raises(ValueError, match="holds other values than 0 and 1"):
+        packing.packed(member)
 
 
 def test_32_bits_are_the_values_as_they_are(family, tmp_path):

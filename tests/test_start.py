@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shutil
 
+import chex
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -12,11 +13,13 @@ from test_end_to_end import small
 from test_parity import load, state_dict
 
 import radapt_jax
+import radapt_jax as rj
 from radapt_jax import Family
 from radapt_jax.compress.family import compress_family
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.experiment import run
 from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.family.start import start_variables
 from radapt_jax.utils import trees
 
 
@@ -112,3 +115,13 @@ def test_a_family_without_domains_can_be_joined(digits, cache_dir, tmp_path, mon
     start = start_of_digits(tmp_path / "bare", cache_dir, tmp_path / "run", monkeypatch, "join")
     for conv, rank in shared.basis.ranks.items():
         assert start[f"adapters/{conv}/adapter/gamma"].shape[0] == rank
+
+
+def test_filters_of_the_sources_own_are_not_those_of_new_domains(digits):
+    """Domains are served on the family's, whatever its source was finetuned to."""
+    family = rj.Family(dataclasses.replace(empty_family().shared, source="digits"))
+    family.add("digits", member_of(digits, "none", 1, own_weights=True))
+    assert family["digits"].has_own_weights
+    spec = rj.ModelSpec(family.shared.backbone, rj.Parallel())
+    start = start_variables(family, spec, "new", 4, 0)
+    chex.assert_trees_all_equal(start["params"], family.shared.params_for(spec))

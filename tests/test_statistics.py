@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from families import Tiny, empty_family, member_of, whole
+from flax import linen as nn
 
 import radapt_jax as rj
 from radapt_jax.evaluation.statistics import renewed
@@ -83,3 +84,23 @@ def test_in_python(digits):
         rj.renew_statistics(family, "it", images, count=8, batch_size=32)
     with pytest.raises(KeyError, match="nobody"):
         rj.renew_statistics(family, "nobody", images)
+
+
+class Dropping(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = nn.Conv(4, (3, 3))(x)
+        x = nn.BatchNorm(use_running_average=not train)(x)
+        x = nn.Dropout(0.5, deterministic=not train)(nn.relu(x))
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_of_a_network_with_dropout(digits):
+    backbone = rj.adapt(Dropping(), size=16)
+    facts = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "size": 16, "resize": 16}
+    family = rj.family_of_network(backbone, backbone.init(0), **facts)
+    images = whole(digits.splits["train"], range(32))
+    before = trees.flatten(family.variables("source"))["batch_stats/BatchNorm_0/mean"]
+    rj.renew_statistics(family, "source", images)
+    after = trees.flatten(family.variables("source"))["batch_stats/BatchNorm_0/mean"]
+    assert not np.array_equal(before, after)

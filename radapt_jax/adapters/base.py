@@ -238,12 +238,20 @@ class Adapter(nn.Module):
           sites: finds all convolutions that carry an adapter.
 
         Raises:
-          ValueError: a variable is named that the kind does not have.
+          ValueError: a variable is named that the kind does not have, or one that all domains
+            share is given a decay, which would train it for one of them.
         """
         if unknown := sorted(set(options.decay) - set(cls.leaves)):
             raise ValueError(
                 f"{options.kind} adapters: found decay of {unknown}; expected some of "
                 f"{sorted(cls.leaves)}."
+            )
+        given = {leaf: rate for leaf, rate in options.decay.items() if rate is not None}
+        if shared := sorted(leaf for leaf in given if cls.leaves[leaf].shared):
+            raise ValueError(
+                f"{options.kind} adapters: found decay {given}; expected none for {shared}, which "
+                "domains share: trained for one of them, the others' adapters would not fit it. "
+                "Leave it out."
             )
         return options
 

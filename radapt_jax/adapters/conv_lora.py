@@ -67,6 +67,9 @@ class ConvLoraAdapter(WithDropout, Factored):
         gamma = self.options.scale * gamma
         if f.geometry.groups > 1:
             update = (beta @ gamma).reshape(f.kernel.shape)
+            if train and self.rate > 0:
+                apart = Filter(update, None, f.geometry)
+                return f(x, train=train) + apart(self.dropped(x, train), train=train)
             return f._replace(kernel=f.kernel + update)(x, train=train)
         down = Filter(beta.reshape(*f.kernel.shape[:3], -1), None, f.geometry)
         return f(x, train=train) + down(self.dropped(x, train), train=train) @ gamma

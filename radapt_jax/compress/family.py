@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from radapt_jax.adapters.factors import WithRank
 from radapt_jax.adapters.ranks import Ranks
 from radapt_jax.adapters.registry import KINDS, make_options
 from radapt_jax.compress.fits import Fitting
@@ -79,7 +80,8 @@ def compress_family(
     beta, gamma = factors_of(kind)
     if not KINDS[kind].leaves[beta].shared:
         return Family(family.shared, [*kept, *_each(family, kind, alphas, ranks, fitting)])
-    chosen = _integers(ranks(spectra(list(fitting.weighed(alphas).values()))))
+    highest = _ranks_of(family, alphas)
+    chosen = _integers(ranks(spectra(list(fitting.weighed(alphas).values()), highest)))
     betas, gammas = fitting.factors(alphas, chosen)
     shared = dataclasses.replace(
         family.shared,
@@ -101,7 +103,9 @@ def _each(
     own_spectra = {
         (name, conv): spectrum
         for name, own in alphas.items()
-        for conv, spectrum in spectra([fitting.weighed({name: own})[name]]).items()
+        for conv, spectrum in spectra(
+            [fitting.weighed({name: own})[name]], _ranks_of(family, [name])
+        ).items()
     }
     labels = {f"{name}: {conv}": (name, conv) for name, conv in own_spectra}
     chosen = _integers(ranks({label: own_spectra[key] for label, key in labels.items()}))
@@ -113,6 +117,17 @@ def _each(
         found = {beta: betas, gamma: gammas[name]}
         members.append(with_factors(family[name], kind, mine, found))
     return members
+
+
+def _ranks_of(family: Family, names: Iterable[str]) -> dict[str, int]:
+    """Return the ranks that domains' adapters have together, by convolution; {}: full ones."""
+    total: dict[str, int] = {}
+    for spec in (family[name].spec for name in names):
+        if issubclass(spec.kind, WithRank):
+            for site in spec.sites():
+                rank = spec.kind.rank(spec.adapter, site)
+                total[site.conv] = total.get(site.conv, 0) + rank
+    return total
 
 
 def _integers(ranks: Mapping[str, int]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -59,11 +60,14 @@ def rank_rule(how: str, *, share: float = 0.5, energy: float = 0.9, budget: int 
     return rules[how]
 
 
-def spectra(domains: Sequence[Matrices]) -> dict[str, Spectrum]:
+def spectra(
+    domains: Sequence[Matrices], highest: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Spectrum]:
     """Return the spectrum of each convolution's adapters, stacked over the domains.
 
     Args:
       domains: the adapters of each, `{convolution: α}` with α of shape (inputs, outputs).
+      highest: the rank that they have, by convolution, where that is lower than inputs and outputs.
 
     Raises:
       ValueError: the domains do not have adapters on the same convolutions.
@@ -71,7 +75,8 @@ def spectra(domains: Sequence[Matrices]) -> dict[str, Spectrum]:
     found = {}
     for name, (_, s, _) in factorise(stack(domains)).items():
         inputs, outputs = domains[0][name].shape
-        found[name] = Spectrum(s, inputs + len(domains) * outputs, min(inputs, outputs))
+        full = min(inputs, outputs, highest.get(name, outputs))
+        found[name] = Spectrum(s, inputs + len(domains) * outputs, full)
     return found
 
 

@@ -25,7 +25,7 @@ def family_of_resnet_cifar(
     state_dict: Mapping[str, Any],
     *,
     name: str = "cifar10",
-    classes: Sequence[str] | None = CIFAR10,
+    classes: Sequence[str] | None = None,
     mean: RGB = DECATHLON["imagenet12"].mean,
     std: RGB = DECATHLON["imagenet12"].std,
     size: int = 32,
@@ -41,7 +41,8 @@ def family_of_resnet_cifar(
       state_dict: original names to arrays (NumPy, or anything `np.asarray` takes; for PyTorch
         tensors call `.numpy()` first). A leading "module." is dropped.
       name: what the source domain is called from now on.
-      classes: names in label order; None: "0", "1" and so on.
+      classes: names in label order; None: those of CIFAR-10 where the head has ten outputs, else
+        "0", "1" and so on.
       mean, std: what its images were normalised with, for images scaled to [0, 1]; default: those
         of ImageNet, as in that repository.
       size, resize: the square that the network saw and the length that images were first resized
@@ -58,6 +59,8 @@ def family_of_resnet_cifar(
     leaves = arranged(tensors, places.__getitem__)
     width = leaves["params/stem/kernel"].shape[-1] / made.stem_channels
     spec = ModelSpec(made(width))
+    if classes is None and len(leaves["adapters/head/bias"]) == len(CIFAR10):
+        classes = CIFAR10
     facts = {"mean": mean, "std": std, "size": size, "resize": resize}
     return source_family(trees.unflatten(leaves), spec, name, classes, **facts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from radapt_jax.family.rounding import rounding_of
 from radapt_jax.family.shared import Shared
 from radapt_jax.models.fold import fold, folded_spec
 from radapt_jax.models.registry import Backbones
+from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import files
 from radapt_jax.utils.checks import check, whole
 
@@ -219,12 +221,25 @@ class Family(Domains):
         )
         return FoldedDomain(member.domain, folded)
 
+    def plainest(self, domain: str) -> tuple[ModelSpec, Any]:
+        """Return a domain's network and variables for evaluation: folded, if that can be.
+
+        Raises:
+          KeyError: there is no such domain.
+        """
+        spec = self[domain].spec.served()
+        if spec.kind.foldable:
+            with contextlib.suppress(ValueError):  # no norm or bias could take a constant up
+                folded = self.fold(domain).weights
+                return folded.spec, folded.variables
+        return spec, self.variables(domain)
+
     def export(
         self, domain: str, path: str | Path, *, platforms: str | Sequence[str] = ("cpu", "cuda")
     ) -> None:
         """Write a domain as one StableHLO file that runs with only jax; see `family.export`.
 
-        Adapters are folded, if their kind can be.
+        Adapters are folded, if they can be.
 
         Args:
           domain: its name.
@@ -236,12 +251,8 @@ class Family(Domains):
           ValueError: no platform, or an unknown one.
           OSError: nothing can be written there; files that are there stay unchanged.
         """
-        member = self[domain]
-        spec, variables = member.spec.served(), self.variables(domain)
-        if spec.kind.foldable:
-            folded = self.fold(domain).weights
-            spec, variables = folded.spec, folded.variables
-        family_export.export(spec, variables, member.domain, path, platforms)
+        spec, variables = self.plainest(domain)
+        family_export.export(spec, variables, self[domain].domain, path, platforms)
 
     def save_domain(self, domain: str, path: str | Path, *, bits: int = 32) -> None:
         """Write a domain as one safetensors file with its facts; see `family.adapter_file`.

@@ -33,6 +33,11 @@ def packed(member: Member) -> dict[str, np.ndarray]:
     for path, leaf in trees.flatten(trees.to_numpy(member.variables)).items():
         if is_binary(member.spec, path) and np.isin(leaf, (0, 1)).all():
             found[path] = np.packbits(leaf.astype(bool))
+        elif is_binary(member.spec, path) and member.rounding is not None:
+            raise ValueError(
+                f"domain {member.domain.name!r} is said to be rounded, and {path} holds other "
+                "values than 0 and 1; expected bits. Round it: `Member.rounded`."
+            )
         else:
             found[path] = codes.packed(leaf, _form(member, path, leaf))
     if member.rounding is None:

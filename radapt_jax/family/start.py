@@ -45,6 +45,6 @@ def start_variables(
         given |= {
             path: leaf
             for path, leaf in trees.flatten(family[source].variables).items()
-            if not is_adapters(path) and not path.startswith("adapters/head/")
+            if not is_adapters(path) and not path.startswith(("adapters/head/", "params/"))
         }
     return initial_variables(spec, num_classes, seed, given)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import Runtime
-from radapt_jax.adapters.options import Options
-from radapt_jax.adapters.registry import make_options
-from radapt_jax.models.backbone import Placement
 from radapt_jax.models.network import Network, make_norm
 from radapt_jax.models.three_stages import Layers, ThreeStages
 from radapt_jax.nn.layers import DomainHead
@@ -55,45 +50,3 @@ def _pooled(x: Float[Array, "b h w c"], features: int) -> Float[Array, "b h2 w2 
     """2x2 average pooling, with zero channels appended after the real ones."""
     x = nn.avg_pool(x, (2, 2), strides=(2, 2))
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
-
-
-def resnet26(
-    num_classes: int,
-    adapter: Options | str = "parallel",
-    *,
-    width: float = 1.0,
-    stages: Sequence[str] | None = None,
-    convs: Sequence[str] | None = None,
-    **runtime: Any,
-) -> nn.Module:
-    """Return a ResNet-26 with residual adapters, for those who need no family.
-
-    `model.init(key, images, train=False)` makes the collections `params` (shared 3x3 filters),
-    `adapters` (the domain's adapters, norms and head) and `batch_stats`;
-    `model.apply(variables, images, train=...)` takes float images (b, h, w, 3), normalised, with
-    sides that are multiples of 8, and returns logits (b, num_classes).
-
-    Args:
-      num_classes: outputs of the domain's head.
-      adapter: a kind ("none", "series", "parallel", "low_rank", "joint", ...), or its options, such
-        as `Parallel(init="he_normal")`.
-      width: see `ResNet26`.
-      stages: which of "early" (with the stem), "mid" and "late" carry adapters; None: all.
-      convs: which convolutions of a block do, "first" and "second"; None: both.
-      runtime: fields of `adapters.base.Runtime`, such as dtype.
-
-    Raises:
-      ValueError: an unknown name, or a width without whole channels.
-    """
-    backbone = ResNet26(width)
-    options = make_options(adapter) if isinstance(adapter, str) else adapter
-    placement = Placement(
-        None if stages is None else tuple(stages), None if convs is None else tuple(convs)
-    )
-    return backbone.build(
-        num_classes,
-        options,
-        backbone.placed(placement),
-        folded_norms=False,
-        runtime=Runtime(**runtime),
-    )

@@ -37,8 +37,8 @@ class ModelSpec:
         `radapt_jax.fold`); evaluation only.
 
     Raises:
-      ValueError: an unknown adapter kind, a placement that the backbone does not have, or a budget
-        of parameters that does not suffice.
+      ValueError: an unknown adapter kind, a placement or ranks of convolutions that the backbone
+        does not have, or a budget of parameters that does not suffice.
     """
 
     backbone: Backbone = ResNet26()  # noqa: RUF009, it is frozen
@@ -52,6 +52,14 @@ class ModelSpec:
         object.__setattr__(self, "placement", self.backbone.placed(self.placement))
         settled = kind.settled(self.adapter, self._sites_of_any_rank)
         object.__setattr__(self, "adapter", settled)
+        ranks = getattr(settled, "ranks", None)
+        if isinstance(ranks, Mapping):
+            convs = [conv.path for conv in self.backbone.convolutions()]
+            if unknown := sorted(set(ranks) - set(convs)):
+                raise ValueError(
+                    f"{settled.kind} adapters: found ranks of {unknown[:3]}, which are no "
+                    f"convolutions of this network; it has {convs[:3]}... ({len(convs)})."
+                )
 
     def _sites_of_any_rank(self) -> list[Site]:
         return dataclasses.replace(self, adapter=make_options(self.adapter.kind, ranks=1)).sites()

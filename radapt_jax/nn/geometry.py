@@ -40,15 +40,22 @@ class Geometry(NamedTuple):
         return pad, pad
 
     def centre(self, x: Float[Array, "b h w c"], size: int) -> Float[Array, "b h2 w2 c"]:
-        """Return the pixels that the centre tap of a filter of `size` reads, one an output."""
-        picked = []
+        """Return the pixels that the centre tap of a filter of `size` reads, one an output.
+
+        That of an even filter may lie behind the image, where there are zeros.
+        """
+        picked, behind = [], []
         for side in x.shape[1:3]:
             low, high = self.pads(size, side)
             reach = (size - 1) * self.dilation + 1
             outputs = (side + low + high - reach) // self.stride + 1
             first = size // 2 * self.dilation - low
             assert first >= 0, "the filter is padded by more than half of it"
-            picked.append(slice(first, first + (outputs - 1) * self.stride + 1, self.stride))
+            end = first + (outputs - 1) * self.stride + 1
+            picked.append(slice(first, end, self.stride))
+            behind.append((0, max(end - side, 0)))
+        if any(pad for _, pad in behind):
+            x = jnp.pad(x, ((0, 0), *behind, (0, 0)))
         return x[:, picked[0], picked[1]]
 
     def apply(

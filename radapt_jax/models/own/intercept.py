@@ -51,7 +51,7 @@ class Interceptor:
         x, more, named = first(args, kwargs)
         if path == self.head and self.classifier is not None:
             return classified(x, **self.classifier)
-        if path in self.folded:
+        if path in self.folded and not module.is_initializing():
             dtype = self._dtype(module, x)
             return x.astype(dtype) + module.get_variable("params", "bias").astype(dtype)
         if path in self.layers:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from radapt_jax.adapters.base import NAME
 from radapt_jax.models.own import followers
 from radapt_jax.models.own.calling import Call
 from radapt_jax.models.own.served import geometry_of, input_axes_of
@@ -82,7 +83,7 @@ def examine(network: nn.Module, call: Call, size: int) -> Anatomy:
             jax.random.key(0), images
         )
     leaves = trees.flatten(variables)
-    _check_collections(leaves)
+    _check_leaves(leaves)
     places = followers.places(program.jaxpr)
     _check_jit(places)
     after = followers.pairs(program.jaxpr)
@@ -165,7 +166,7 @@ class _Seen:
 
 
 def _under_head(path: str) -> bool:
-    return path.startswith("head/")
+    return path == "head" or path.startswith("head/")
 
 
 def first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
@@ -176,7 +177,12 @@ def first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any, d
     return kwargs[name], (), {key: it for key, it in kwargs.items() if key != name}
 
 
-def _check_collections(leaves: Mapping[str, Any]) -> None:
+def _check_leaves(leaves: Mapping[str, Any]) -> None:
+    if taken := sorted(path for path in leaves if f"/{NAME}/" in path):
+        raise ValueError(
+            f"found variables {taken[:3]} in the network; expected no module called {NAME!r}, "
+            "under which variables of adapters are kept. Name it otherwise."
+        )
     found = {path.partition("/")[0] for path in leaves}
     if unknown := sorted(found - {"params", "batch_stats"}):
         raise ValueError(
