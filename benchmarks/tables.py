@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 CSVS = ROOT / "benchmarks"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARKS = re.compile(r"(<!-- table: (\w+) ([^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+SHOWN = 4  # commits in a caption
 SETTING = {  # columns that a caption gives where all rows share them, and how
     **{"domain": "{}", "batch": "batch {}", "steps": "{} steps", "size": "{} px"},
     **{"width": "width {}", "dtype": "{}"},
@@ -73,7 +74,9 @@ def caption(rows, path, folder):
     commits = sorted({row["commit"] for row in rows})
     dirty = any(commit.endswith("-dirty") for commit in commits)
     facts = [f"n = {_either(counts)}", *setting, device, *sorted(versions)]
-    facts.append(f"at commit {_either(commits)}{', where code had been edited' if dirty else ''}")
+    few = len(commits) <= SHOWN
+    where = f"at commit {_either(commits)}" if few else f"at {len(commits)} commits, which it names"
+    facts.append(f"{where}{', where code had been edited' if dirty else ''}")
     return f"{link}: {'; '.join(facts)}."
 
 

@@ -1,18 +1,18 @@
 """Ten small real domains at 32 px, for two CPU cores: pre-train on one, adapt to the others.
 
-python train.py --config configs/decathlon_like.py:scratch --workdir runs/pretrain
-python train.py --config configs/decathlon_like.py:parallel --config.init_from=runs/pretrain \
-    --workdir runs/parallel
+python train.py --config configs/decathlon_like.py:scratch --workdir runs/small/pretrain
+python train.py --config configs/decathlon_like.py:parallel --config.init_from=runs/small/pretrain \
+    --workdir runs/small/parallel
 
-python train.py --config configs/decathlon_like.py:compress --config.init_from=runs/parallel \
-    --workdir runs/compress
+python train.py --config configs/decathlon_like.py:compress --config.init_from=runs/small/parallel \
+    --workdir runs/small/compress
 
-python train.py --config configs/decathlon_like.py:finetune --config.init_from=runs/pretrain \
-    --workdir runs/finetune
-python train.py --config configs/decathlon_like.py:taught --config.init_from=runs/pretrain \
-    --config.teachers=runs/finetune --workdir runs/taught
-python train.py --config configs/decathlon_like.py:distill --config.init_from=runs/pretrain \
-    --config.distill.teachers=runs/finetune --workdir runs/universal
+python train.py --config configs/decathlon_like.py:finetune --config.init_from=runs/small/pretrain \
+    --workdir runs/small/finetune
+python train.py --config configs/decathlon_like.py:taught --config.init_from=runs/small/pretrain \
+    --config.teachers=runs/small/finetune --workdir runs/small/taught
+python train.py --config configs/decathlon_like.py:distill --config.init_from=runs/small/pretrain \
+    --config.distill.teachers=runs/small/finetune --workdir runs/small/universal
 
 The name after the colon is a recipe of configs/. The images are expected in
 data/decathlon_like/<domain>/{train,test}.tar.gz; say otherwise with --config.data.dir.

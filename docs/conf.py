@@ -35,10 +35,14 @@ def setup(app):
 
 
 def _put_before(app, page, source):
-    """Let a page begin with the file of the repository's root that it stands for."""
+    """Let a page begin with the file of the repository's root that it stands for.
+
+    The index has its list of pages below; the others only point to that file, for GitHub's readers.
+    """
     if page in PAGES:
         text = (ROOT / PAGES[page]).read_text()
-        source[0] = LINK.sub(lambda link: _seen_from_docs(link[0]), text) + "\n" + source[0]
+        below = source[0] if page == "index" else ""
+        source[0] = LINK.sub(lambda link: _seen_from_docs(link[0]), text) + "\n" + below
 
 
 def _seen_from_docs(target):

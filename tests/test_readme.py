@@ -9,10 +9,14 @@ import sys
 
 import pytest
 from conftest import ROOT
+from families import empty_family, member_of, of_classes
 from PIL import Image
+from safetensors.numpy import load_file
+from torch_files import zipped
 
 import radapt_jax
 from radapt_jax.data.sources.embedded import open_embedded
+from radapt_jax.models import ResNet50
 
 README = (ROOT / "README.md").read_text()
 CI = {"make quickstart", "make test", "pip install -e '.[imagenet]'"}  # run by `make check`
@@ -114,7 +118,9 @@ def test_all_commands_are_known():
 def test_commands_in_order(clone):
     """The training commands on fewer steps and a narrower network, the others as they stand."""
     for command in COMMANDS:
-        if "runs/quickstart" in command or not re.match(r"python (train|eval)\.py", command):
+        if re.search("runs/(quickstart|resnet50)", command) or not re.match(
+            r"python (train|eval)\.py", command
+        ):
             continue
         arguments = shlex.split(command)[1:]
         if arguments[0] == "train.py":
@@ -136,7 +142,7 @@ def test_example_on_a_quickstart_family(clone):
     assert max(len(swap.strip().splitlines()), len(fit.strip().splitlines())) <= 16
     printed = run(clone, ["-c", swap])
     assert [line.split()[0] for line in printed.splitlines()] == ["digits", "surfaces"]
-    assert run(clone, ["-c", restore]).strip() == "(32, 10)"
+    assert run(clone, ["-c", restore]).strip() == "(1, 10)"
     assert "count=500" in run(clone, ["-c", fit.replace("steps=100", "steps=2")])
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
@@ -144,19 +150,39 @@ def test_example_on_a_quickstart_family(clone):
             run(clone, [*arguments, *LESS, f"--config.data.cache={clone / 'cache'}"])
         elif command.startswith("python examples/serve"):
             assert run(clone, arguments), command
-        elif program == "radapt" and "efficientnet" not in command:
+        elif program == "radapt" and not re.search("efficientnet|resnet50", command):
             assert run(clone, ["-m", "radapt_jax", *arguments]), command
 
 
 def test_a_network_that_is_already_trained(imagenet):
     """With the weights of the package, on fewer steps."""
-    (trained,) = blocks("python")
-    cat, scores = run(imagenet, ["-c", trained.replace("steps=30", "steps=2")]).splitlines()
+    trained, elsewhere = blocks("python")
+    mixed = elsewhere.replace("other.predict(", "print(other.predict(").replace(
+        "])  #", "]).shape)  #"
+    )
+    script = f"{trained.replace('steps=30', 'steps=2')}\n{mixed}"
+    cat, scores, mixed = run(imagenet, ["-c", script]).splitlines()
+    assert mixed == "(2, 1000)"
     assert cat == "tiger cat"
     assert "count=48" in scores
     (told,) = re.findall(r"# (\d+) kB", trained)
     found = (imagenet / "surfaces.safetensors").stat().st_size / 1000
     assert found == pytest.approx(int(told), rel=0.01)
+
+
+def test_a_network_of_torchvision(clone, digits):
+    """The import, and the training on a folder of images; narrower, and on fewer steps."""
+    data = of_classes(digits, 1000)
+    family = empty_family(1 / 16, ResNet50)
+    family.add("digits", member_of(data, "none", 1, width=1 / 16, made=ResNet50))
+    radapt_jax.export_torch(family, "digits", clone / "resnet50.safetensors")
+    state = load_file(clone / "resnet50.safetensors")
+    (clone / "resnet50.pth").write_bytes(zipped(state))
+    imported, train = (command for command in COMMANDS if "runs/resnet50" in command)
+    run(clone, ["-m", "radapt_jax", *shlex.split(imported)[1:]])
+    less = [*LESS, "--config.backbone.width=0.0625", "--config.data.size=32"]
+    less += ["--config.data.resize=32", f"--config.data.cache={clone / 'cache'}"]
+    assert "rocks" in run(clone, [*shlex.split(train)[1:], *less])
 
 
 def test_the_tutorial(imagenet):

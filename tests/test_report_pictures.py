@@ -1,5 +1,6 @@
 """The pictures of a page of finished runs: what each draws, in which colours, by which names."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -88,6 +89,22 @@ def test_a_run_keeps_its_colour_where_another_has_no_point():
     picture = pictures.cost(several, "parameters")
     assert colours(picture) == set(look.COLOURS[1:3])
     assert pictures.cost(several[:2], "parameters") is None
+
+
+def test_what_compressed_domains_share_is_counted_once(dense):
+    joint = compress_family(dense, "joint", rank_rule("uniform"))
+    runs = [family_run(dense), dataclasses.replace(family_run(joint), name="joint")]
+    runs = [
+        dataclasses.replace(it, results=[dataclasses.replace(row, top1=50.0) for row in it.results])
+        for it in runs
+    ]
+    own = sum(row.parameters for row in runs[1].results)
+    beta = joint.shared.basis_parameters()
+    assert beta > 0
+    (_, size, _) = pictures._costs(runs, "parameters")[1]
+    assert size == own + beta
+    runs = [dataclasses.replace(it, sizes=dict.fromkeys(it.family, 1000)) for it in runs]
+    assert [size for _, size, _ in pictures._costs(runs, "bytes")] == [2, 2 + 4 * beta / 1000]
 
 
 def test_ranks_by_layer(dense):

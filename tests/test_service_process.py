@@ -276,5 +276,5 @@ def test_a_damaged_domain_ends_the_server(family, tmp_path):
 
 def test_without_the_extra(monkeypatch):
     monkeypatch.setattr(serving_command, "NEEDED", ("fastapi", "no_such_package"))
-    with pytest.raises(SystemExit, match=r"no_such_package; .* pip install 'radapt_jax\[serve\]'"):
+    with pytest.raises(SystemExit, match=r"no_such_package; .* pip install -e '.\[serve\]'"):
         main(["serve", "run"])

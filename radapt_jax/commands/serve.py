@@ -58,7 +58,7 @@ def serve(arguments: argparse.Namespace) -> None:
     if missing:
         raise ValueError(
             f"found no {', '.join(missing)}; serving needs an extra: "
-            "pip install 'radapt_jax[serve]'."
+            "pip install -e '.[serve]' in a clone."
         )
     from radapt_jax.serve.server import listen, read_token, run
     from radapt_jax.serve.service import Service

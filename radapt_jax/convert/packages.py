@@ -37,7 +37,7 @@ def file_of(source: str) -> Path:
     if source not in PACKAGES or Path(source).exists():
         return Path(source)
     package = PACKAGES[source]
-    install = f"pip install 'radapt_jax[{package.extra}]'"
+    install = f"pip install -e '.[{package.extra}]' in a clone"
     try:
         found = metadata.distribution(package.distribution).files or []
     except metadata.PackageNotFoundError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ import numpy as np
 from radapt_jax.evaluation.result import Result
 from radapt_jax.report.page.look import Picture, drawn, marks, short
 from radapt_jax.report.page.runs import Run
+
+FLOAT32 = 4  # bytes of a value
 
 SPREAD = 0.28  # of the marks of a domain, in rows
 
@@ -42,14 +44,14 @@ def cost(runs: Sequence[Run], what: str) -> Picture | None:
     """Top-1 against what domains take: "parameters" or "bytes"; None without two points.
 
     Of several runs, each is a point: its mean top-1 over the domains that all of them have, and
-    what these take together, and a line joins those that no other beats in both. Of one run, each
-    domain is a point.
+    what these take together, what they share of adapters once; a line joins those that no other
+    beats in both. Of one run, each domain is a point.
     """
     points = _costs(runs, what)
     if len(points) < 2:
         return None
     unit = "kB of adapter files" if what == "bytes" else "parameters that domains add"
-    unit += ", all domains" if len(runs) > 1 else ", a domain"
+    unit += ", of domains that all runs have, with β" if len(runs) > 1 else ", a domain"
     names = [run.name for run in runs] if len(runs) > 1 else [name for name, *_ in points]
     styles = marks(names)
     styles = {name: styles[name] for name, *_ in points}
@@ -108,12 +110,20 @@ def _costs(runs: Sequence[Run], what: str) -> list[tuple[str, float, float]]:
     return [
         (
             run.name,
-            sum(points[it][0] for it in shared),
+            sum(points[it][0] for it in shared) + _beta(run, shared, what),
             float(np.mean([points[it][1] for it in shared])),
         )
         for run, points in zip(runs, known, strict=True)
         if points
     ]
+
+
+def _beta(run: Run, domains: Iterable[str], what: str) -> float:
+    """Return the parameters or kB of what a run's domains share of their adapters, if any do."""
+    if not any(row.basis for row in run.adapted if row.domain in domains):
+        return 0.0
+    count = run.family.shared.basis_parameters()
+    return count if what == "parameters" else FLOAT32 * count / 1000
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
