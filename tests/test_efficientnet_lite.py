@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import skimage.data
 from conftest import SHARED
-from families import member_of, network, whole
-from safetensors.numpy import save_file
+from families import empty_family, member_of, network, whole
+from safetensors.numpy import load_file, save_file
 
 import radapt_jax as rj
 from radapt_jax import __main__
@@ -384,3 +384,17 @@ def test_trained_weights_give_the_reference_values(imagenet):
     as_they_are = {**variables, "adapters": {**variables["adapters"], "head": head}}
     found = apply(imagenet["imagenet"].spec.build(1280), as_they_are, images)
     np.testing.assert_allclose(found, reference["features"], atol=1e-4)
+
+
+def test_an_exported_domain_has_timms_names_and_is_imported_again(digits, tmp_path):
+    family = empty_family(0.25, EfficientNetLite0)
+    family.add("digits", member_of(digits, "parallel", 1, width=0.25, made=EfficientNetLite0))
+    rj.export_torch(family, "digits", tmp_path / "digits.safetensors")
+    found = load_file(tmp_path / "digits.safetensors")
+    folded = family.fold("digits").weights.variables
+    expected = state_of(EfficientNetLite0(0.25), folded, head="classifier")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+    again = rj.family_of_efficientnet_lite(found, name="again", classes=digits.domain.classes)
+    chex.assert_trees_all_equal(again.variables("again"), folded)

@@ -1,4 +1,4 @@
-"""Import of EfficientNet-Lite networks from PyTorch."""
+"""Import of EfficientNet-Lite networks from PyTorch, and the names that they have there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from radapt_jax.convert.imagenet import imagenet_classes
-from radapt_jax.convert.layout import check_names
-from radapt_jax.convert.torch import LINEAR, NORM, arranged, named, source_family
+from radapt_jax.convert.layout import Layout, check_names
+from radapt_jax.convert.torch import COUNTER, arranged, named, source_family
 from radapt_jax.data.domain import RGB
 from radapt_jax.family.family import Family
 from radapt_jax.models.efficientnet_lite import LITES, STEM, EfficientNetLite
@@ -17,7 +17,6 @@ from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import trees
 
 MARGIN = 32  # pixels that images are larger than what the network sees, before they are cropped
-COUNTER = "num_batches_tracked"
 
 
 def family_of_efficientnet_lite(
@@ -59,7 +58,7 @@ def family_of_efficientnet_lite(
     if naming is TIMM:
         _check_counters(state_dict)
     backbone = _network_of(tensors, naming)
-    places = _places(backbone, naming)
+    places = layout_of(backbone, naming).places(backbone)
     check_names(tensors, places, backbone.name)
     leaves = arranged(tensors, places.__getitem__)
     side = backbone.size if size is None else size
@@ -104,20 +103,19 @@ PACKAGE = Naming("_conv_stem", "_bn0", "_conv_head", "_bn1", "_fc", _in_packages
 TIMM = Naming("conv_stem", "bn1", "conv_head", "bn2", "classifier", _in_timms_block)
 
 
-def _places(backbone: EfficientNetLite, naming: Naming) -> dict[str, tuple[str, str]]:
-    """Return collection and path of every tensor, by its name in PyTorch."""
-    modules = [("stem", naming.stem, naming.stem_norm), ("top", naming.top, naming.top_norm)]
+def layout_of(backbone: EfficientNetLite, naming: Naming = TIMM) -> Layout:
+    """Return what PyTorch calls the layers of a network, in timm's names or the package's."""
+    names = {"stem": (naming.stem, naming.stem_norm), "top": (naming.top, naming.top_norm)}
     for place, plan in enumerate(backbone.blocks()):
         layers = [layer.conv for layer in plan.layers]
-        names = naming.in_block(plan.stage, plan.block, place, layers)
-        start = f"stage{plan.stage}/block{plan.block}"
-        modules += [(f"{start}/{layer}", *both) for layer, both in zip(layers, names, strict=True)]
-    places = {f"{naming.head}.{it}": ("adapters", f"head/{ours}") for it, ours in LINEAR.items()}
-    for path, conv, norm in modules:
-        places[f"{conv}.weight"] = ("params", f"{path}/kernel")
-        for leaf, (collection, ours) in NORM.items():
-            places[f"{norm}.{leaf}"] = (collection, f"{path}_norm/{ours}")
-    return places
+        both = naming.in_block(plan.stage, plan.block, place, layers)
+        paths = (f"stage{plan.stage}/block{plan.block}/{layer}" for layer in layers)
+        names |= dict(zip(paths, both, strict=True))
+    return Layout(
+        head=naming.head,
+        conv=lambda path: names[path][0],
+        norm=lambda path: names[path.removesuffix("_norm")][1],
+    )
 
 
 def _network_of(tensors: Mapping[str, Any], naming: Naming) -> EfficientNetLite:
@@ -126,7 +124,7 @@ def _network_of(tensors: Mapping[str, Any], naming: Naming) -> EfficientNetLite:
     width = stem[0] / STEM if stem else 1.0
 
     def misfits(backbone: EfficientNetLite) -> tuple[int, int]:
-        places = _places(backbone, naming)
+        places = layout_of(backbone, naming).places(backbone)
         wide = {("params", f"{path}/kernel"): it.features for path, it in backbone.layers().items()}
         fit = [
             np.shape(tensors.get(name, 0))[:1] == (wide[place],)

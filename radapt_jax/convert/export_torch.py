@@ -10,22 +10,26 @@ the names of its classes, are in the file's metadata under "domain", as JSON.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import safetensors.numpy
 
-from radapt_jax.convert import original, resnet, resnet_cifar
+from radapt_jax.convert import efficientnet_lite, original, resnet, resnet_cifar
 from radapt_jax.convert.layout import Layout
 from radapt_jax.family.family import Family
+from radapt_jax.models.efficientnet_lite import LITES
 from radapt_jax.models.resnet import RESNETS
 from radapt_jax.models.resnet26 import ResNet26
 from radapt_jax.models.resnet_cifar import DEPTHS
 from radapt_jax.utils import files
 
-LAYOUTS: dict[str, Layout] = {  # by the names of backbones
-    **{made.name: resnet.LAYOUT for made in RESNETS},
-    **{made.name: resnet_cifar.LAYOUT for made in DEPTHS},
-    ResNet26.name: original.LAYOUT,
+LAYOUTS: dict[str, Callable[[Any], Layout]] = {  # of a backbone, by its name
+    **{made.name: lambda _: resnet.LAYOUT for made in RESNETS},
+    **{made.name: lambda _: resnet_cifar.LAYOUT for made in DEPTHS},
+    **{made.name: efficientnet_lite.layout_of for made in LITES},
+    ResNet26.name: lambda _: original.LAYOUT,
 }
 
 
@@ -33,8 +37,9 @@ def export_torch(family: Family, domain: str, path: str | Path) -> None:
     """Write a domain, folded, as a safetensors file of PyTorch's names, layouts and all tensors.
 
     A ResNet of width 1 with its usual stem loads strictly into torchvision's and timm's classes, a
-    CIFAR ResNet into those of pytorch_resnet_cifar10, and a ResNet-26 into the original code's
-    (one domain, without adapters). Counts of batches are 0.
+    CIFAR ResNet into those of pytorch_resnet_cifar10, an EfficientNet-Lite into timm's
+    `tf_efficientnet_lite0` to `4`, and a ResNet-26 into the original code's (one domain, without
+    adapters). Counts of batches are 0.
 
     Args:
       family: with the domain.
@@ -54,6 +59,7 @@ def export_torch(family: Family, domain: str, path: str | Path) -> None:
         )
     path = Path(path)
     files.check_file_place(path)
-    tensors = LAYOUTS[backbone.name].state_dict(backbone, family.fold(domain).weights.variables)
+    layout, variables = LAYOUTS[backbone.name](backbone), family.fold(domain).weights.variables
+    tensors = layout.state_dict(backbone, variables)
     metadata = {"format": "pt", "domain": json.dumps(family[domain].domain.to_json())}
     files.write_atomically(path, safetensors.numpy.save(tensors, metadata))

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from radapt_jax.convert.torch import LINEAR, NORM
+from radapt_jax.convert.torch import COUNTER, LINEAR, NORM
 from radapt_jax.models.backbone import Backbone
 from radapt_jax.utils import trees
-
-COUNTER = "num_batches_tracked"  # of PyTorch's norms, beside `NORM`
 
 
 class Layout(NamedTuple):

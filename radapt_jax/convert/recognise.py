@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from radapt_jax.convert import efficientnet_lite, original, resnet, resnet_cifar
 from radapt_jax.convert.pickled import short
+from radapt_jax.convert.torch import COUNTER
 from radapt_jax.family.family import Family
 
 SHOWN = 5  # names in an error
@@ -23,7 +24,7 @@ def one_domain(state_dict: Mapping[str, Any]) -> int:
 
 def counters(state_dict: Mapping[str, Any]) -> list[str]:
     """Return the names of PyTorch's counts of batches, which no network needs."""
-    return [name for name in state_dict if name.endswith("num_batches_tracked")]
+    return [name for name in state_dict if name.endswith(COUNTER)]
 
 
 class Origin(NamedTuple):

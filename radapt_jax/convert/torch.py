@@ -20,6 +20,7 @@ NORM = {  # collection and leaf of a batch norm's tensors
     "running_mean": ("batch_stats", "mean"),
     "running_var": ("batch_stats", "var"),
 }
+COUNTER = "num_batches_tracked"  # of a batch norm, beside `NORM`
 LINEAR = {"weight": "kernel", "bias": "bias"}
 
 
@@ -36,7 +37,7 @@ def named(state_dict: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"found {plain!r} twice, with 'module.' before it and without; expected one."
             )
-        if not plain.endswith("num_batches_tracked"):
+        if not plain.endswith(COUNTER):
             found[plain] = tensor
     return found
 
