@@ -226,7 +226,10 @@ def test_the_smallest_is_measured_against_dense_adapters():
     [
         ({"compress.bits": 5}, "found config.compress.bits 5; expected one of"),
         ({"compress.fit": "best"}, "found config.compress.fit 'best'; expected"),
-        ({"compress.distill": True, "train.together": 2}, "config.train.together 2; expected"),
+        (
+            {"compress.distill": True, "train.together": 2},
+            "config.train.together 2 with config.compress.distill",
+        ),
         ({"compress.temperature": 0.0}, "compress.temperature 0.0; expected"),
         ({"compress.temperature": 3.0}, "does nothing without config.compress.distill"),
         ({"adapter.options.init": "he_normal"}, "adapter.options.* in a run that compresses"),

@@ -17,20 +17,19 @@ def check(settings: Settings) -> None:
     """
     how, placed = settings.compression, settings.placement
     compresses, joins = bool(how.kind), KINDS[settings.adapter].shares()
-    needs = [
-        ("temperature", settings.temperature != TEMPERATURE, "teachers", bool(settings.teachers)),
-        ("compress.among", bool(how.among), "compress.kind", compresses),
-        ("compress.distill", how.distill, "compress.kind", compresses),
-        ("compress.temperature", how.temperature != TEMPERATURE, "compress.distill", how.distill),
-        ("compress.dense", bool(how.dense), "adapter.kind of a compressed family", joins),
+    needs = [  # an entry, what it says, what it says unless it is set, what it needs
+        ("temperature", settings.temperature, TEMPERATURE, "teachers", bool(settings.teachers)),
+        ("compress.among", how.among, "", "compress.kind", compresses),
+        ("compress.distill", how.distill, False, "compress.kind", compresses),
+        ("compress.temperature", how.temperature, TEMPERATURE, "compress.distill", how.distill),
+        ("compress.dense", how.dense, "", "adapter.kind of a compressed family", joins),
     ]
-    found = [(entry, needed) for entry, is_set, needed, there in needs if is_set and not there]
-    if found:
-        entry, needed = found[0]
-        raise ValueError(
-            f"found config.{entry}, which does nothing without config.{needed}; set that, or leave "
-            f"{entry} out. docs/settings.md says what each entry is of."
-        )
+    for entry, found, usual, needed, there in needs:
+        if found != usual and not there:
+            raise ValueError(
+                f"found config.{entry} {found!r}, which does nothing without config.{needed}; set "
+                f"that, or leave {entry} out. docs/settings.md says what each entry is of."
+            )
     if compresses and (settings.adapter_options or placed.stages or placed.convs):
         raise ValueError(
             f"found one of config.{', config.'.join(ADAPTERS)} in a run that compresses; expected "
