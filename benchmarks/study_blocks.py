@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 from cells import interval, mean_and_std, table
-from study.parts import BRIEF, METHODS
+from study.parts import BRIEF, CROPPED, METHODS
 from trained_runs import DOMAINS, SOURCE
 
 from radapt_jax.decathlon.score import points_of
@@ -74,16 +74,20 @@ def study_of_shares(lines):
 
 def study_original(lines, theirs):
     """Ours beside the original's network, on the domains and methods that it was trained on."""
-    found = whole(lines, {row["domain"] for row in theirs})
     domains = list(dict.fromkeys(row["domain"] for row in theirs))
-    lengths = {f"ours, {BRIEF}": ", " + BRIEF, "ours, 25 epochs": ""}
+    found = {**whole(lines, CROPPED), **whole(lines, domains)}
+    lengths = {
+        **{f"ours, {BRIEF}": f", {BRIEF}", f"ours, {BRIEF}, crops": f", {BRIEF}, crops"},
+        "ours, 25 epochs": "",
+    }
     cells = []
     for method in dict.fromkeys(row["method"] for row in theirs):
         known = {it["domain"]: float(it["test_top1"]) for it in theirs if it["method"] == method}
         cells.append([f"{method}, PyTorch", *(f"{known[it]:.1f}" for it in domains)])
         for name, suffix in lengths.items():
             if seeds := found.get(method + suffix):
-                ours = (mean_and_std(top1(seeds, it)) for it in domains)
+                there = next(iter(seeds.values()))
+                ours = (mean_and_std(top1(seeds, it)) if it in there else "" for it in domains)
                 cells.append([f"{method}, {name}", *ours])
     return table(["", *domains], cells)
 

@@ -16,7 +16,7 @@ import figures
 import study_blocks
 import trained_runs
 from study import picture, recipes
-from study.parts import METHODS, ORIGINAL, WHOLE
+from study.parts import CROPPED, METHODS, ORIGINAL, WHOLE
 from study.run import PRETRAINING
 from trained_runs import DOMAINS, SOURCE
 
@@ -52,7 +52,8 @@ def test_a_part_of_the_study_is_a_run(name):
     places = {"init_from": "runs/pretrain", "domains": ",".join(domains)}
     teachers = {"teachers": "runs/finetune"} if part.taught_by else {}
     config.update_from_flattened_dict({**places, **teachers, **part.entries})
-    domains = list(ORIGINAL) if "8 epochs" in part.source else domains
+    if "8 epochs" in part.source:
+        domains = list(CROPPED if name.endswith("crops") else ORIGINAL)
     assert list(read(config, 1).domains) == domains
     assert part.after or part.source in PRETRAINING
     assert {part.after, part.taught_by} <= {"", *METHODS}
@@ -146,10 +147,12 @@ def test_the_original_stands_beside_ours():
     rows = [it for it in lines("norm", 60, seeds=(0,)) if it["domain"] in ("dtd10", "gtsrb")]
     theirs = [{"method": "norm", "domain": it, "test_top1": "49.3"} for it in ("dtd10", "gtsrb")]
     rows += [line("norm, 8 epochs", it["domain"], 0, 50) for it in theirs]
+    rows += [line("norm, 8 epochs, crops", it, 0, 55) for it in CROPPED]
     drawn = study_blocks.study_original(rows, theirs)
     assert cells(drawn, "norm, PyTorch")[1:] == ["49.3", "49.3"]
     assert cells(drawn, "norm, ours, 25 epochs")[1:] == ["65.0", "61.0"]
     assert cells(drawn, "norm, ours, 8 epochs")[1:] == ["50.0", "50.0"]
+    assert cells(drawn, "norm, ours, 8 epochs, crops")[1:] == ["", "55.0"]
 
 
 def test_the_picture_says_what_it_is_of(tmp_path):

@@ -10,6 +10,7 @@ WHOLE = ("gtsrb", "omniglot", "chars74k")  # which the recipe does not crop at r
 CROPS = {f"options.{name}.crop": "random" for name in WHOLE}
 ONE_DECAY = {f"options.{name}.adapter_decay": 5e-4 for name in DOMAINS}
 ORIGINAL = ("dtd10", "vgg_flowers", "omniglot", "daimler_ped", "cifar100", "gtsrb", "rsscn7")
+CROPPED = tuple(name for name in ORIGINAL if name in WHOLE)  # of these, what crops are worth
 BRIEF = "8 epochs"  # of pre-training, as the original's code had
 SHARES = (0.1, 0.25, 0.5)  # of the training images; all of them is the method itself
 
@@ -94,6 +95,10 @@ METHODS = {
     **_shares("finetune"),
     **_shares("parallel"),
     **{f"{it}, {BRIEF}": _brief(it) for it in ("linear", "norm", "finetune", "parallel")},
+    **{
+        f"{it}, {BRIEF}, crops": _brief(it, **CROPS, domains=",".join(CROPPED))
+        for it in ("linear", "norm", "finetune", "parallel")
+    },
     f"parallel, He-normal start, {BRIEF}": _brief(
         "parallel", **{"adapter.options": {"init": "he_normal"}}
     ),
