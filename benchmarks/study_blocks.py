@@ -50,23 +50,21 @@ def study_by_domain(lines):
 
 
 def study_of_shares(lines):
-    """Mean top-1 by method and share of the training images, over seeds that all shares have."""
+    """Mean top-1 by method and share of the training images; of all, that of the shares' seeds."""
     found, by_method = whole(lines), {}
     for name in found:
         if share := SHARE.fullmatch(name):
             by_method.setdefault(share[1], {})[int(share[2])] = found[name]
     for name, shares in by_method.items():
-        shares[100] = found.get(name, {})
-        common = set.intersection(*(set(seeds) for seeds in shares.values() if seeds))
-        for share, seeds in shares.items():
-            shares[share] = means({seed: seeds[seed] for seed in sorted(common & seeds.keys())})
+        whole_sets, seeds = found.get(name, {}), set().union(*shares.values())
+        shares[100] = {seed: rows for seed, rows in whole_sets.items() if seed in seeds}
     if not by_method:
         return "Not measured yet."
     shares = sorted({it for method in by_method.values() for it in method})
     return table(
         ["method", *(f"{it} %" for it in shares)],
         [
-            [name, *(mean_and_std(method[it]) if len(method.get(it, ())) else "" for it in shares)]
+            [name, *(mean_and_std(means(method[it])) if method.get(it) else "" for it in shares)]
             for name, method in by_method.items()
         ],
     )
@@ -134,8 +132,6 @@ def top1(seeds, domain):
 
 def means(seeds):
     """Return the mean top-1 over domains by seed."""
-    if not seeds:
-        return np.array([])
     return np.mean([top1(seeds, it) for it in DOMAINS], axis=0)
 
 

@@ -30,7 +30,8 @@ def train_domains(jobs: Sequence[Job], place: Place, stopping: Stopping) -> Iter
     (and skipped the same batches); see `devices.ManyDomains`.
 
     Args:
-      jobs: domains, each with a train split; its val split is evaluated if it has one.
+      jobs: domains, each with a train split; its val split is evaluated if it has one. Several only
+        where `options.together` is more than 1.
       place: where states and metrics are kept.
       stopping: holds signals back while a step runs.
 
