@@ -147,12 +147,6 @@ def paired(found, name, other):
     return [{seed: found[it][seed] for seed in both} for it in (name, other) if both] or ({}, {})
 
 
-def aligned(found, name, other=BASELINE):
-    """Return a method's mean top-1 as it compares: another's mean, and the paired difference."""
-    more = differences(found, name, other)
-    return means(found[other]).mean() + np.mean(more) if more else means(found[name]).mean()
-
-
 def _row(found, name):
     """Return the cells of a method by column."""
     seeds = found[name]

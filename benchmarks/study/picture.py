@@ -2,9 +2,9 @@
 
     python benchmarks/study/picture.py
 
-A point is a method, the main ones are named. Its height is finetuning's mean and the difference to
-it, paired by seed, so that methods of other seeds compare; its line is the standard deviation over
-its own seeds, if there are several. The picture's "Source" is the digest of its rows.
+A point is a method, the main ones are named; its line is the standard deviation over seeds, if
+there are several. Methods have different seeds: what is paired is in the tables. The picture's
+"Source" is the digest of its rows.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import figures
 import numpy as np
 from machine import ROOT
 from matplotlib.figure import Figure
-from study_blocks import HEADLINE, SHARE, aligned, means, parameters, whole
+from study_blocks import HEADLINE, SHARE, means, parameters, whole
 
 SMALLER = "made smaller"  # its points are drawn above others
 # Of the palette of Okabe and Ito, with a mark each: told apart by the colour-blind and in grey.
@@ -31,15 +31,15 @@ PLACED = ("parallel, early", "parallel, mid", "parallel, late")
 NAMED = (*HEADLINE, "finetune, rate 0.01", "scratch", *PLACED)  # the table has the others
 NEAR, CLOSE = 1.07, 1.0  # points of one place: how far apart, as a factor and in percent
 ACROSS = "parameters of backbone and nine domains over the backbone's (without heads; log scale)"
-UP = "top-1, mean over nine domains, %\n(finetuning's, and the difference to it on the same seeds)"
-GAP = 1.035  # from a point to its name, as a factor
+UP = "top-1, mean over nine domains and a method's seeds, %"
+GAP, ABOVE = 1.035, 0.35  # from a point to its name, as a factor and in percent
 
 
 def draw(rows, path):
     """Draw rows of study.csv to a file."""
     found = whole(rows)
     points = {
-        name: (parameters(seeds), aligned(found, name), means(seeds))
+        name: (parameters(seeds), means(seeds))
         for name, seeds in found.items()
         if not SHARE.fullmatch(name)
     }
@@ -49,9 +49,9 @@ def draw(rows, path):
         names = [name for name in points if _group(name) == group]
         if names:
             across = [points[name][0] for name in names]
-            up = [points[name][1] for name in names]
+            up = [points[name][1].mean() for name in names]
             spread = [
-                np.std(points[name][2], ddof=1) if len(points[name][2]) > 1 else 0 for name in names
+                np.std(points[name][1], ddof=1) if len(points[name][1]) > 1 else 0 for name in names
             ]
             style = {"fmt": mark, "color": colour, "label": group, "capsize": 2, "ms": 6}
             axes.errorbar(across, up, spread, **style, zorder=3 if group == SMALLER else 2)
@@ -65,7 +65,7 @@ def draw(rows, path):
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
     named = {name: points[name] for name in NAMED if name in points}
-    _label(axes, {name: (across, up) for name, (across, up, _) in named.items()})
+    _label(axes, {name: (across, up.mean()) for name, (across, up) in named.items()})
     figure.savefig(path, dpi=130, metadata={"Source": figures.digest(rows)})
 
 
@@ -79,14 +79,16 @@ def _short(name):
 
 
 def _label(axes, points):
-    """Write the names of points beside them, those of one place below one another."""
+    """Write the names of points beside or above them, those of one place below one another."""
     for found in _places(points):
-        names = [_short(name) for name, _, up in sorted(found, key=lambda it: -it[2])]
-        left = 1.2 < found[0][1] < 2  # where there is more room
-        edge = min(it[1] for it in found) / GAP if left else max(it[1] for it in found) * GAP
+        text = "\n".join(_short(name) for name, _, up in sorted(found, key=lambda it: -it[2]))
         height = np.mean([up for *_, up in found])
-        side = "right" if left else "left"
-        axes.annotate("\n".join(names), (edge, height), ha=side, va="center", fontsize=8)
+        if 1.2 < found[0][1] < 2:  # with points beside it
+            place, how = (found[0][1], height + ABOVE), {"ha": "center", "va": "bottom"}
+        else:
+            edge = max(it[1] for it in found) * GAP
+            place, how = (edge, height), {"ha": "left", "va": "center"}
+        axes.annotate(text, place, fontsize=8, **how)
 
 
 def _places(points):
