@@ -50,9 +50,10 @@ def refuse_edited(lines, allow_dirty):
         return
     for line in lines:
         if not re.fullmatch("[0-9a-f]{7,}", line["commit"]):
-            name = ", ".join(map(str, list(line.values())[:3]))  # what comes first tells rows apart
+            first = ", ".join(map(str, list(line.values())[:3]))  # which tell rows of studies apart
+            name = line.get("row") or line.get("what") or first
             raise SystemExit(
-                f"error: found {name} measured at {line['commit']}, an edited tree; expected a "
+                f"error: found {name!r} measured at {line['commit']}, an edited tree; expected a "
                 "commit.\nCommit or stash the edits and measure it anew, or try things out with "
                 "--allow-dirty."
             )

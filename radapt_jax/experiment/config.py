@@ -105,13 +105,6 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
             "runs/pretrain), then add --config.init_from=runs/pretrain."
         )
     settings = _settings(config)
-    if settings.start == "random" and settings.init_from and not settings.options.trains_filters:
-        raise ValueError(
-            f"found config.start 'random' with config.init_from {config.init_from!r} and filters "
-            "that are frozen (config.optim.decay.filters None); a family keeps no random filters "
-            "of a domain that trains none. Leave init_from out, so that the run's first domain "
-            "brings the random filters that all of its domains share, or train them."
-        )
     side = settings.backbone.multiple_of
     checks.check("config.data.size", config.data.size, whole(side, multiple_of=side))
     options.check_place(settings.options, devices, processes, lambda it: f"config.{ENTRIES[it]}")
@@ -121,6 +114,13 @@ def read(config: ConfigDict, devices: int, processes: int = 1) -> Settings:
     if settings.teachers:
         _check_teachers(settings, spec)
     methods.check(settings, spec)
+    if settings.start == "random" and settings.init_from and not settings.options.trains_filters:
+        raise ValueError(
+            f"found config.start 'random' with config.init_from {config.init_from!r} and filters "
+            "that are frozen (config.optim.decay.filters None); a family keeps no random filters "
+            "of a domain that trains none. Leave init_from out, so that the run's first domain "
+            "brings the random filters that all of its domains share, or train them."
+        )
     if settings.lessons is not None:
         _check_distillation(settings, spec)
     if settings.compression.distill and settings.options.together > 1:
