@@ -111,7 +111,7 @@ def test_published_methods_of_ours_are_known():
         ("parallel", {"adapter.stages": "late"}, "stages: found 'late'", "parallel_late"),
         ("parallel", {"adapter.stages": "late,mid"}, "found 'mid,late'", "my_parallel"),
         ("parallel", {"adapter.convs": "first"}, "convs: found 'first'", "parallel_half"),
-        ("parallel", {"start": "random"}, "start: found 'random'", "my_parallel"),
+        ("parallel", {"start": "random", "init_from": ""}, "start: found 'random'", "my_parallel"),
         ("parallel", {"compress.kind": "joint"}, "compress.kind: found 'joint'", "joint"),
         ("series", {"source_adapter": "none"}, "source_adapter", "series_off_the_shelf"),
         ("series_off_the_shelf", {"source_adapter": None}, "expected 'none'", "series"),

@@ -61,12 +61,12 @@ def make_train_step(
     """Return the compiled `step -> (state, metrics)`; the state is donated.
 
     It is called as `step(state, batch, resident)`: `batch` is `batches.train_batch`'s, `resident`
-    the pixels on the devices, or None. With a `teacher`, which sees the same images, normalised
-    as for its own domain, its variables come last; see `step.Lesson` for
-    `temperature`, and `through` for `bits`. Dropout draws from `seed` and the state's step. Metrics
-    are the batch's mean loss (nats, smoothed) and top-1 in [0, 1], over all devices. With
-    synchronised norms, the result does not depend on their number, unless images are mixed (`mixup`
-    is α of `mixing.mix`), each device's by themselves. `parts`, of a sharded batch: see `update`.
+    the pixels on the devices, or None. With a `teacher`, which sees the same images, normalised as
+    for its own domain, its variables come last; see `step.Lesson` for `temperature`, and `through`
+    for `bits`. Dropout draws from `seed` and the state's step. Metrics are the batch's mean loss
+    (nats, smoothed) and top-1 in [0, 1], over all devices. With synchronised norms, the result does
+    not depend on their number, unless `mixup` (α of `mixing.mix`) mixes each device's own. `parts`:
+    see `update`.
     """
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
