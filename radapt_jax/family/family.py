@@ -14,13 +14,12 @@ from radapt_jax.data.images import preprocess
 from radapt_jax.family import adapter_file, checkpoint
 from radapt_jax.family import export as family_export
 from radapt_jax.family.domains import Domains
-from radapt_jax.family.folded import FoldedDomain, FoldedVariables
+from radapt_jax.family.folded import FoldedDomain, folded
 from radapt_jax.family.member import Member
 from radapt_jax.family.predict import check_images
 from radapt_jax.family.predictor import Predictor
 from radapt_jax.family.rounding import rounding_of
 from radapt_jax.family.shared import Shared
-from radapt_jax.models.fold import fold, folded_spec
 from radapt_jax.models.registry import Backbones
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import files
@@ -214,12 +213,7 @@ class Family(Domains):
           ValueError: its adapters cannot be folded.
         """
         member, variables = self[domain], self.variables(domain)
-        folded = FoldedVariables(
-            folded_spec(member.spec, fold_norm=fold_norm),
-            fold(member.spec, variables, fold_norm=fold_norm),
-            shared=variables["params"],
-        )
-        return FoldedDomain(member.domain, folded)
+        return FoldedDomain(member.domain, folded(member.spec, variables, fold_norm=fold_norm))
 
     def plainest(self, domain: str) -> tuple[ModelSpec, Any]:
         """Return a domain's network and variables for evaluation: folded, if that can be.
@@ -230,8 +224,8 @@ class Family(Domains):
         spec = self[domain].spec.served()
         if spec.kind.foldable:
             with contextlib.suppress(ValueError):  # no norm or bias could take a constant up
-                folded = self.fold(domain).weights
-                return folded.spec, folded.variables
+                plain = self.fold(domain).weights
+                return plain.spec, plain.variables
         return spec, self.variables(domain)
 
     def export(

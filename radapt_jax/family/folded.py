@@ -11,6 +11,7 @@ import numpy as np
 from radapt_jax.data.domain import Domain
 from radapt_jax.data.images import preprocess
 from radapt_jax.family.predict import check_images, predict_all
+from radapt_jax.models.fold import fold, folded_spec
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils.checks import check, whole
 from radapt_jax.utils.programs import make_room
@@ -74,3 +75,13 @@ class FoldedVariables:
     def unfold(self) -> Mapping[str, Any]:
         """Return the shared weights: the very arrays that were folded, nothing is subtracted."""
         return self.shared
+
+
+def folded(spec: ModelSpec, variables: Mapping[str, Any], *, fold_norm: bool) -> FoldedVariables:
+    """Return a domain's variables folded into those of a plain network; see `models.fold`.
+
+    Raises:
+      ValueError: its adapters cannot be folded.
+    """
+    plain = fold(spec, variables, fold_norm=fold_norm)
+    return FoldedVariables(folded_spec(spec, fold_norm=fold_norm), plain, variables["params"])

@@ -64,9 +64,8 @@ def make_train_step(
     the pixels on the devices, or None. With a `teacher`, which sees the same images, normalised as
     for its own domain, its variables come last; see `step.Lesson` for `temperature`, and `through`
     for `bits`. Dropout draws from `seed` and the state's step. Metrics are the batch's mean loss
-    (nats, smoothed) and top-1 in [0, 1], over all devices. With synchronised norms, the result does
-    not depend on their number, unless `mixup` (α of `mixing.mix`) mixes each device's own. `parts`:
-    see `update`.
+    (nats, smoothed) and top-1 in [0, 1]. With synchronised norms, the result does not depend on
+    their number, unless `mixup` (α of `mixing.mix`) mixes each device's own. `parts`: see `update`.
     """
     make_room()
     model = spec.build(domain.num_classes, dtype=dtype, axis_name=AXIS, sync_norm=sync_norm)
