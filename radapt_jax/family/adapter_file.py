@@ -49,18 +49,21 @@ def size(member: Member) -> int:
 
 
 def digest(member: Member) -> str:
-    """Return the sha256 of the file that `write` makes of a domain: facts and variables.
+    """Return the sha256 of all facts of a domain as its file has them, that of its variables too.
 
-    Raises:
-      ValueError: see `size`.
+    Of the file itself it would not do: safetensors writes its metadata in any order.
     """
-    return hashlib.sha256(_contents(member)).hexdigest()
+    return _digest(_card(member))
+
+
+def _card(member: Member) -> str:
+    if member.data is not None:
+        member = dataclasses.replace(member, data=member.data.without_place())
+    return card_text({**member.card(), "version": __version__})
 
 
 def _contents(member: Member) -> bytes:
-    if member.data is not None:
-        member = dataclasses.replace(member, data=member.data.without_place())
-    card = card_text({**member.card(), "version": __version__})
+    card = _card(member)
     metadata = {KEY: card, "sha256": _digest(card)}
     return safetensors.numpy.save(packing.packed(member), metadata)
 
