@@ -109,7 +109,7 @@ def test_a_killed_save_leaves_the_old_one(member, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.json, "dumps", killed)
+        patch.setattr(checkpoint, "card_text", killed)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save_member(member, tmp_path)
     assert checkpoint.list_members(tmp_path) == ["digits"]
