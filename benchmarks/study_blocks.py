@@ -144,7 +144,7 @@ def differences(found, name, other):
 def paired(found, name, other):
     """Return the rows of two methods by seed, of the seeds that both have."""
     both = sorted(found[name].keys() & found.get(other, {}).keys())
-    return [{seed: found[it][seed] for seed in both} for it in (name, other) if both] or ({}, {})
+    return [{seed: found[it][seed] for seed in both} for it in (name, other)]
 
 
 def _row(found, name):

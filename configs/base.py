@@ -11,9 +11,7 @@ def get_config() -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.method = ""  # for tables: the recipe's name, which is checked, or one of your own
     config.domains = ""  # comma-separated; trained one after another
-    config.init_from = (
-        ""  # workdir of a finished run with shared weights; "": none (start is "random")
-    )
+    config.init_from = ""  # workdir of a finished run with shared weights; "": none
     config.start = "backbone"  # a domain's first weights: "backbone" (init_from's) or "random"
     # Workdir of a run that has trained these domains, such as one with configs/finetune.py: each is
     # learnt from, with the loss 1/2 CE + T^2 KL of softmaxes at temperature T. "": none is.

@@ -409,6 +409,7 @@ def test_a_smaller_family_by_the_command_line(family, digits, tmp_path, capsys):
             ("--bits", 5, "--out", tmp_path / "none"),
             "found bits 5; expected one of",
         ),
+        (("--kind", "low_rank", "--share", 0, "--out", tmp_path / "none"), "share"),
         (("--bits", 16, "--out", tmp_path / "none"), "found bits 16"),
         (("--bits", 4, "--share", 0.25, "--out", tmp_path / "none"), "--share 0.25 without --kind"),
         (("--bits", 4, "--out", tmp_path / "low"), "holds a family already"),

@@ -66,7 +66,8 @@ def compress(arguments: argparse.Namespace) -> None:
         raise ValueError(f"found no domain with adapters that can be made smaller: {kinds}.")
     before = {name: adapter_file.size(family[name]) for name in chosen}
     if kind is not None:
-        rule = rank_rule("uniform", share=arguments.share or SHARE)
+        share = SHARE if arguments.share is None else arguments.share
+        rule = rank_rule("uniform", share=share)
         family = compress_family(family, kind, rule, domains=chosen)
     rounding = rounding_of(bits)
     for name in chosen:
