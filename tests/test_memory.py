@@ -10,13 +10,28 @@ import pytest
 
 GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 PROGRAM = """
-import json, resource, sys
+import functools, json, resource, sys
 import jax, jax.numpy as jnp
 from radapt_jax.utils.memory import keep_freed_memory
 
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
-run = jax.jit(lambda x: jnp.sort(jnp.cumsum(x[:, None] + x[None], 1).ravel())[::1000].sum())
-x = jnp.ones(1500)
+convolve = functools.partial(
+    jax.lax.conv_general_dilated,
+    window_strides=(1, 1),
+    padding="SAME",
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+)
+
+
+@jax.jit
+def run(x):
+    x = jnp.broadcast_to(x, (32, 64, 64, 8))
+    for channels in (8, 32, 32):  # each gives a block of 16 MiB
+        x = convolve(x, jnp.ones((1, 1, channels, 32)))
+    return x[::8].sum()
+
+
+x = jnp.ones((1, 64, 64, 8))
 counts = []
 for _ in range(30):
     run(x).block_until_ready()
@@ -43,7 +58,7 @@ def pages(how, **environment):
 
 @pytest.mark.skipif(not GLIBC, reason="of glibc")
 def test_freed_memory_is_used_again():
-    """A run of 9 MB and more takes thousands of pages by default, and none when kept."""
+    """Runs with blocks of 16 MiB take thousands of pages by default, and none when kept."""
     default, kept = pages("default"), pages("keep")
     assert kept["kept"] is True
     assert default["pages"] > 2000
