@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from radapt_jax.adapters.base import NAME, Adapter, carriers
+from radapt_jax.adapters.base import NAME, Adapter, by_convolution, carriers
 from radapt_jax.compress.svd import Matrices
 from radapt_jax.data.cache import Split
 from radapt_jax.evaluation.training_images import BATCH, IMAGES, split_of, training_batches
@@ -146,13 +146,9 @@ def _of_batch(
         return losses.cross_entropy(logits, drawn).sum(), found.get(FOUND, {})
 
     gradients, found = jax.grad(loss, has_aux=True)(probes)
-    inputs = {conv: sum(it) / len(it) for conv, it in _by_conv(found, "read").items()}
-    return inputs, _by_conv(gradients, "out")
-
-
-def _by_conv(tree: Any, leaf: str) -> dict[str, Any]:
-    end = f"/{NAME}/{leaf}"
-    return {path.removesuffix(end): it for path, it in trees.flatten(tree).items()}
+    read = by_convolution(trees.flatten(found), "read")
+    inputs = {conv: sum(it) / len(it) for conv, it in read.items()}
+    return inputs, by_convolution(trees.flatten(gradients), "out")
 
 
 def _watch(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
