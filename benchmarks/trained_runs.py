@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from os.path import relpath
 
 import machine
 from machine import ROOT
@@ -11,6 +12,8 @@ from radapt_jax.utils.files import write_atomically
 
 MADE = "made.json"  # in a workdir whose run ended well: by which entries, at which commit, on what
 SOURCE = "tiny_imagenet"  # that backbones are pre-trained on
+PLACES = ("data.dir", "data.cache")  # of a config, which make no difference to a run
+RUNS = ("init_from", "teachers")
 DOMAINS = (
     *("cifar100", "gtsrb", "omniglot", "chars74k", "daimler_ped"),
     *("dtd10", "pacs_sketch", "rsscn7", "vgg_flowers"),
@@ -28,7 +31,7 @@ def finish(recipe, workdir, entries):
     Raises:
       SystemExit: the workdir holds a run that was made otherwise.
     """
-    asked = {"recipe": recipe, **{name: str(value) for name, value in entries.items()}}
+    asked = {"recipe": recipe, **_compared(entries, workdir)}
     made = workdir / MADE
     if made.is_file():
         before = json.loads(made.read_text())["entries"]
@@ -46,6 +49,12 @@ def finish(recipe, workdir, entries):
     facts = machine.facts()
     subprocess.run(command, check=True)
     write_atomically(made, json.dumps({"entries": asked, "facts": facts}, indent=1) + "\n")
+
+
+def _compared(entries, workdir):
+    """Return what makes a run: other runs by where they are from it, and no place of images."""
+    kept = {name: value for name, value in entries.items() if name not in PLACES}
+    return {it: relpath(value, workdir) if it in RUNS else str(value) for it, value in kept.items()}
 
 
 def facts_of(workdir):

@@ -207,6 +207,13 @@ def test_what_cannot_be_submitted_or_scored_is_said(runs, prepared, tmp_path):
     family.add("numbers", dataclasses.replace(family["svhn"], domain=numbers))
     assert submission.challenge_domains(family)["svhn"] == "numbers"
     assert submission.answers(family, ["svhn"], cache_dir=prepared / "cache") == found
+    whole = prepared / "archives" / "labels"
+    for named, row in (["svhn"], "svhn"), (["numbers"], "numbers"):
+        answered = submission.answers(family, iter(named), cache_dir=prepared / "cache")
+        (scored,) = submission.score_answers(family, answered, whole, domains=iter(named))
+        assert scored.domain == row
+    (scored,) = submission.score_answers(family, found, whole)
+    assert scored.domain == "numbers"  # the first one
     with pytest.raises(ValueError, match="found several domains of svhn"):
         submission.answers(family, ["svhn", "numbers"], cache_dir=prepared / "cache")
     twice = {"svhn": found["svhn"], "dtd": found["svhn"]}

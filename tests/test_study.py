@@ -193,5 +193,12 @@ def test_a_run_is_taken_for_what_it_was_made_by(tmp_path, monkeypatch):
         trained_runs.finish("linear", tmp_path, {"seed": 0})
     assert len(started) == 2
     assert trained_runs.facts_of(tmp_path) == {"commit": "c1"}
+    (tmp_path / "norm").mkdir()
+    monkeypatch.chdir(tmp_path)  # the same run, its folders spelt otherwise
+    for entries in {"init_from": tmp_path / "b", "data.dir": "x"}, {"init_from": "b"}:
+        trained_runs.finish("norm", tmp_path / "norm", entries)
+    assert len(started) == 3
+    with pytest.raises(SystemExit, match=r"made otherwise: init_from was \.\./b, is \.\./c"):
+        trained_runs.finish("norm", tmp_path / "norm", {"init_from": "c"})
     with pytest.raises(SystemExit, match=r"made otherwise: train\.epochs was None, is 1"):
         trained_runs.finish("linear", tmp_path, {"seed": 0, "train.epochs": 1})

@@ -82,7 +82,7 @@ def answer(
             challenge.write_submission(answers, located(submission))
             print(f"{submission}: {sum(map(len, answers.values())):,} images.")
         if labels:
-            results[workdir] = challenge.score_answers(family, answers, labels, crops)
+            results[workdir] = challenge.score_answers(family, answers, labels, crops, domains)
     return results
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,13 +27,13 @@ class Answer(NamedTuple):
     category_id: int
 
 
-def challenge_domains(family: Family) -> dict[str, str]:
+def challenge_domains(family: Family, named: Collection[str] = ()) -> dict[str, str]:
     """Return the domains that have the challenge's images: the family's names by the challenge's.
 
-    If two domains have the same images, the first one counts.
+    If two domains have the same images, the one in `named` counts, else the first one.
     """
     found: dict[str, str] = {}
-    for name in family:
+    for name in sorted(family, key=lambda it: it not in named):
         if known := challenge_name(family[name]):
             found.setdefault(known, name)
     return {known: found[known] for known in DECATHLON if known in found}
@@ -54,12 +54,12 @@ def answers(family: Family, domains: Iterable[str] = (), **evaluation: Any) -> d
       ValueError: the family lacks a domain, or its test images have no numbers.
       FileNotFoundError: the images are not there.
     """
-    there = challenge_domains(family)
+    domains = list(domains)
+    there = challenge_domains(family, domains)
     called = {name: known for name in family if (known := challenge_name(family[name]))}
     wanted = [called.get(name) or decathlon_name(name) or name for name in domains]
     if twice := sorted({it for it in wanted if wanted.count(it) > 1}):
         raise ValueError(f"found several domains of {', '.join(twice)}; expected one: --domains.")
-    there |= {called[name]: name for name in domains if name in called}
     wanted = wanted or list(DECATHLON)
     if missing := [name for name in wanted if name not in there]:
         raise ValueError(
@@ -121,7 +121,11 @@ def write_submission(found: Mapping[str, Sequence[Answer]], path: str | Path) ->
 
 
 def score_answers(
-    family: Family, found: Mapping[str, Sequence[Answer]], labels: str | Path, crops: int = 1
+    family: Family,
+    found: Mapping[str, Sequence[Answer]],
+    labels: str | Path,
+    crops: int = 1,
+    domains: Iterable[str] = (),
 ) -> list[Result]:
     """Return a result for each domain, its answers scored by `<domain>_test.json`.
 
@@ -130,13 +134,14 @@ def score_answers(
       found: the answers by the challenge's names, from `answers`.
       labels: folder or zip file with these JSON files.
       crops: views of each image that were averaged, for the table.
+      domains: as they were named to `answers`.
 
     Raises:
       FileNotFoundError: there are no labels for a domain.
       KeyError: the family has no such domain.
       ValueError: labels are not in the COCO format, or do not match the answers.
     """
-    there = challenge_domains(family)
+    there = challenge_domains(family, list(domains))
     rows = []
     for known, part in found.items():
         truth = read_labels(labels, known)
