@@ -215,16 +215,27 @@ def test_a_frozen_filter_has_no_gradient(parts, monkeypatch):
     assert convolutions((2,)) == parts
 
 
-def test_a_small_adapter_is_not_rounded_away_in_bfloat16(digits):
+@pytest.mark.parametrize(
+    ("kind", "leaf"),
+    [
+        ("parallel", "kernel"),
+        ("modulation", "kernel"),
+        ("modulation_low_rank", "gamma"),
+    ],
+)
+def test_a_small_adapter_is_not_rounded_away_in_bfloat16(digits, kind, leaf):
     """α a thousandth of f: training sees it in bfloat16 too, as evaluation does."""
-    spec = network("parallel", width=0.125, init="he_normal")
+    spec = network(kind, width=0.125)
     start = initial_variables(spec, 10, seed=0)
     images = jnp.asarray(whole(digits.splits["test"], range(8)) / 255 - 0.5, jnp.float32)
 
     def logits(size, dtype):
+        changes = np.random.default_rng(0)
         leaves = {
-            path: leaf * size if path.endswith("adapter/kernel") else leaf
-            for path, leaf in trees.flatten(start).items()
+            path: it + size * changes.standard_normal(it.shape) / 5
+            if path.endswith(f"adapter/{leaf}")
+            else it
+            for path, it in trees.flatten(start).items()
         }
         model = spec.build(10, dtype=dtype)
         variables = trees.unflatten(leaves)

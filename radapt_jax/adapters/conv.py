@@ -52,5 +52,5 @@ class AdaptedConv(nn.Module):
         if not kind.serves(self.adapter, "/".join(self.path)):
             kind = PlainConv
         adapter = kind(self.position, self.adapter, self.norm, self.runtime, name=NAME)
-        f = Filter(kernel.astype(dtype), bias, self.geometry)
+        f = Filter(kernel, bias, self.geometry)
         return adapter(x.astype(dtype), f, train=train)

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -73,8 +72,7 @@ class MaskAdapter(OwnFilter):
     leaves: ClassVar = {"scores": Leaf(decays=False, binary=True)}
 
     def declared(self, f: Filter) -> dict[str, Array]:
-        wide = jnp.promote_types(self.runtime.dtype, jnp.float32)  # bfloat16 may cross a threshold
-        return {"scores": self.leaf("scores", f.kernel.shape, wide)}
+        return {"scores": self.leaf("scores", f.kernel.shape)}
 
     @classmethod
     def mask(cls, kernel: Array, own: Mapping[str, Array], options: Any) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -16,6 +17,11 @@ class OwnFilter(Adapter):
     """y = g * x, where g = `changed(f)`: in training, at evaluation and folded."""
 
     filters_apart = True
+
+    def leaf(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """As `Adapter.leaf`, in float32 or wider: bfloat16 has no W + 0.001 W beside W."""
+        wide = jnp.promote_types(self.runtime.dtype, jnp.float32)
+        return super().leaf(name, shape, wide if dtype is None else dtype)
 
     def declared(self, f: Filter) -> dict[str, Array]:
         """Declare the adapter's variables; return their values by name."""

@@ -24,7 +24,7 @@ class Filter(NamedTuple):
     """A shared convolution f: called with an image, it returns f * x.
 
     Args:
-      kernel: (k, k, c / groups, d).
+      kernel: (k, k, c / groups, d); wider than the images, so that small changes of it count.
       bias: (d,), added to every output; None: there is none.
       geometry: how the filter moves.
     """
@@ -36,7 +36,7 @@ class Filter(NamedTuple):
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool, alpha: Array | None = None
     ) -> Float[Array, "b h2 w2 d"]:
-        """Return f * x, or (f + diag α) * x.
+        """Return f * x, or (f + diag α) * x, computed in the dtype of x.
 
         Args:
           x: (b, h, w, c).
@@ -44,16 +44,17 @@ class Filter(NamedTuple):
             frozen; else they are JAX's own, in any mode and of any order.
           alpha: (c / groups, d), added at the centre tap.
         """
+        kernel = self.kernel.astype(x.dtype)
         if self._is_fast(x):
             stride = self.geometry.stride
             if train:
-                y = conv.convolve(x, self.kernel, stride, alpha)
+                y = conv.convolve(x, kernel, stride, alpha)
             else:
-                y = conv.forward(x, with_alpha(self.kernel, alpha), stride)
+                y = conv.forward(x, with_alpha(kernel, alpha), stride)
         elif train:
-            y = _trained(x, self.kernel, alpha, self.geometry)
+            y = _trained(x, kernel, alpha, self.geometry)
         else:
-            y = self.geometry.apply(x, with_alpha(self.kernel, alpha))
+            y = self.geometry.apply(x, with_alpha(kernel, alpha))
         return y if self.bias is None else y + self.bias
 
     def centre(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:

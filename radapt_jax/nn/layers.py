@@ -72,7 +72,7 @@ class DomainConv(nn.Module):
             zeros = nn.initializers.zeros
             found = domain_variable(self, "adapters", "bias", zeros, (self.features,))
             bias = found.value.astype(self.dtype)
-        f = Filter(kernel.value.astype(self.dtype), bias, self.geometry)
+        f = Filter(kernel.value, bias, self.geometry)
         return f(x.astype(self.dtype), train=train)
 
 

@@ -78,7 +78,7 @@ class Interceptor:
     def _adapted(self, module: Any, layer: Layer, x: Array) -> Array:
         """Return what a layer and its adapter make of x; dense layers are 1x1 filters."""
         dtype = self._dtype(module, x)
-        kernel = module.get_variable("params", "kernel").astype(dtype)
+        kernel = module.get_variable("params", "kernel")
         bias = module.get_variable("params", "bias")
         f = Filter(
             as_filter(kernel, layer.axes),
