@@ -110,6 +110,31 @@ def test_variances_keep_their_ratios(octaves, most):
             rounding.rounded(values, Form(8, True, True))
 
 
+@pytest.mark.parametrize("form", [Form(4), Form(2, even=True), Form(8, True), Form(16)])
+def test_broken_values_are_refused(form):
+    """They would become a column of zeros, and a domain that failed one that works."""
+    for broken in np.nan, np.inf:
+        values = np.array([[0.3, 1], [broken, 2], [-0.2, 3]], np.float32)
+        with pytest.raises(ValueError, match="infinite or NaN"):
+            rounding.rounded(values[:, 0] if form.is_vector else values, form)
+
+
+@pytest.mark.parametrize("bits", [2, 8])
+def test_the_few_numbers_of_an_affine_mask_stay_exact(bits, digits):
+    """Each changes all weights: 8 bits of the largest would be felt in every output."""
+    member = member_of(digits, "affine_mask", 1)
+    scales = {
+        path: np.array([0.003, 1.01, -0.004, 0.02], np.float32)
+        for path in trees.flatten(member.variables["adapters"])
+        if path.endswith("/scales")
+    }
+    adapters = trees.unflatten({**trees.flatten(member.variables["adapters"]), **scales})
+    kept = trees.flatten(member.changed(adapters=adapters).rounded(Rounding(bits)).variables)
+    assert scales
+    for path, leaf in scales.items():
+        np.testing.assert_allclose(kept[f"adapters/{path}"], leaf, rtol=2**-11)
+
+
 @pytest.mark.parametrize("bits", FEW)
 def test_a_file_is_small_and_exact(bits, family, digits, tmp_path):
     rounded = family["it"].rounded(Rounding(bits))

@@ -30,6 +30,7 @@ OF_ADAPTERS = (2, 3, 4, 8, WHOLE)  # what a domain can be rounded to
 SHARES = np.linspace(0.4, 1, 61)  # of the largest value, at which values are cut off
 LOW_SHARES = np.linspace(0.2, 1, 81)  # the same with an even number of levels
 MOST_EVEN = 3  # bits with an even number of levels
+SHORTEST = 8  # values of a vector that have a step together
 MANTISSA, MOST_CODES = 23, 255  # bits of float32; codes of 8 bits beside 0
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -94,13 +95,17 @@ class Rounding:
         """Return the form of one variable, from its path, collection first, and its shape.
 
         A domain's own copy of the filters stays as it is. Columns so short that steps would take
-        more than they save are float16.
+        more than they save are float16, and so are an adapter's vectors of a few values, such as the
+        four numbers of an affine mask, of which each changes all weights.
         """
         if path.startswith("params/"):
             return Form(WHOLE)
         if len(shape) < 2:
             variance = path.startswith("batch_stats/") and path.endswith("/var")
-            return _long_enough(Form(self.vectors, True, variance), int(np.prod(shape)))
+            form, size = Form(self.vectors, True, variance), int(np.prod(shape))
+            if is_adapters(path) and not variance and size < SHORTEST:
+                return Form(max(form.bits, HALF))
+            return _long_enough(form, size)
         wanted = self.adapters if is_adapters(path) else self.head
         form = Form(wanted, even=self.even and wanted <= MOST_EVEN)
         return _long_enough(form, int(np.prod(shape[:-1])))
@@ -115,13 +120,18 @@ def rounded(value: Any, form: Form) -> np.ndarray:
     """Return a variable, (..., columns), rounded to a form, as float32.
 
     Raises:
-      ValueError: a value is too large for float16, or a positive one is not.
+      ValueError: a value is NaN, infinite or too large for float16, or a positive one is not.
     """
     value, bits = np.asarray(value, np.float32), form.bits
     if bits == WHOLE:
         return value
     if form.floats:
         return small_floats(value).values
+    if not np.isfinite(value).all():
+        raise ValueError(
+            "found values that are infinite or NaN, which have no rounded form; expected finite "
+            "ones. The training of this domain has failed: train it again."
+        )
     if bits == HALF:
         if np.abs(value).max(initial=0) > LARGEST:
             raise ValueError(
