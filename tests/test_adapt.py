@@ -324,6 +324,25 @@ def test_domains_trained_at_once_get_what_they_get_alone(digits, faces):
         np.testing.assert_allclose([np.ravel(it)[index] for it in losses], found, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_each_device_draws_its_own_dropout(name):
+    """The network's own layers draw where they run; adapters for the batch of all devices."""
+    adapter = make_options("parallel", init="he_normal", dropout=(0.5, 0.5))
+    spec = rj.ModelSpec(own(name), adapter)
+    model = spec.build(3, axis_name="devices")
+    variables = rj.initial_variables(spec, 3, 0)
+    batch = np.repeat(images(1), 4, 0) / 255 - 0.5
+
+    def logits(share, key):
+        return model.apply(
+            variables, share, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )[0]
+
+    run = jax.pmap(logits, axis_name="devices", in_axes=(0, None), devices=jax.devices()[:2])
+    found = run(batch.reshape(2, 2, *batch.shape[1:]), jax.random.key(0))
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
 def test_finetuning_and_bfloat16():
     made = rj.Family(source("vit")[1].shared, [source("vit")[1]["source"]])
     training = rj.TrainOptions(

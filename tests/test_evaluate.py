@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT, SMALL
 from families import empty_family, member_of
 
 from radapt_jax.data.load import load_domain
 from radapt_jax.evaluation.evaluate import evaluate_family
+from radapt_jax.utils import trees
 
 
 @pytest.fixture
@@ -50,6 +52,19 @@ def test_a_folder_with_other_classes_now_costs_no_other_domain_its_result(
     assert "rocks: not evaluated. domain 'rocks': found classes" in caplog.text
     with pytest.raises(ValueError, match="not the images it was trained on"):
         evaluate_family(family, domains=["rocks"], cache_dir=cache_dir)
+
+
+def test_a_domain_that_says_nan_has_no_accuracy(family, digits, cache_dir, caplog):
+    """It would have that of its first class."""
+    leaves = trees.flatten(family["digits"].variables["adapters"])
+    leaves["head/bias"] = np.full_like(leaves["head/bias"], np.nan)
+    family.add("broken", family["digits"].changed(adapters=trees.unflatten(leaves)))
+    rows = {row.domain: row for row in evaluate_family(family, cache_dir=cache_dir)}
+    assert (rows["broken"].top1, rows["broken"].split) == (None, "NaN")
+    assert rows["digits"].top1 is not None
+    assert "found NaN for 500 of 500 images" in caplog.text
+    with pytest.raises(FloatingPointError, match=r"domain 'broken': found NaN"):
+        evaluate_family(family, domains=["broken"], cache_dir=cache_dir)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import radapt_jax as rj
 from radapt_jax.adapters import KINDS, AdaptedConv, make_options
 from radapt_jax.adapters.base import Runtime, Site, of_adapter
 from radapt_jax.adapters.random_basis import drawn
+from radapt_jax.models import ResNet50
 from radapt_jax.nn.geometry import Geometry
 from radapt_jax.nn.norm import NormRule
 from radapt_jax.train import optim
@@ -331,3 +332,16 @@ def test_dropout_of_a_config_is_a_list(kind):
 def test_ranks_of_convolutions_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match=r"ranks of \['stage1\.block1\.conv1'\], which are no"):
         rj.ModelSpec(rj.ResNet26(1 / 16), rj.LowRank(ranks={"stage1.block1.conv1": 4}))
+
+
+def test_ranks_where_no_adapter_is_are_refused():
+    """A ResNet-50 has adapters on its 3x3 convolutions: none would be left, and nothing trained."""
+    ranks = {"stage1/block1/conv1": 8}
+    with pytest.raises(ValueError, match=r"ranks of \['stage1/block1/conv1'\], which carry no"):
+        rj.ModelSpec(ResNet50(), rj.LowRank(ranks=ranks))
+    everywhere = rj.Placement(convs=ResNet50().convs)
+    sites = rj.ModelSpec(ResNet50(), rj.LowRank(ranks=ranks), everywhere).sites()
+    assert [site.conv for site in sites] == list(ranks)
+    late = rj.Placement(stages=("stage4",))
+    with pytest.raises(ValueError, match="carry no adapter here"):
+        rj.ModelSpec(ResNet50(), rj.LowRank(ranks={"stage1/block1/conv2": 8}), late)

@@ -36,7 +36,15 @@ def test_every_variable_has_exactly_one_label(kind):
 @pytest.mark.parametrize("path", ["adapters/mystery/kernel", "adapters/kernel", "other/norm/scale"])
 def test_a_variable_without_label_is_an_error(path):
     with pytest.raises(ValueError, match="no label"):
-        optim.label(path, KINDS["parallel"])
+        optim.label(path, KINDS["parallel"], [path])
+
+
+def test_a_norm_called_shortcut_is_a_norm():
+    """In a network of one's own; a shortcut that is a convolution is trained as adapters are."""
+    norm = ["adapters/block/shortcut/scale", "adapters/block/shortcut/bias"]
+    conv = ["adapters/block/shortcut/kernel", "adapters/block/shortcut/bias"]
+    for paths, expected in (norm, "norms"), (norm[1:], "norms"), (conv, "adapters"):
+        assert {optim.label(path, KINDS["parallel"], paths) for path in paths} == {expected}
 
 
 def test_decay_by_label_and_frozen_untouched():
@@ -100,9 +108,9 @@ def test_adapters_have_an_optimiser_of_their_own():
     optimizer = optim.make_optimizer(labels, no_decay, options.rate(100), adapters=rule)
     gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 3.0), tree)
     updates, _ = optimizer.update(gradients, optimizer.init(tree), tree)
-    kinds = {}
-    for path, change in trees.flatten(updates).items():
-        kinds.setdefault(optim.label(path, KINDS["affine_mask"]), []).append(change)
+    kinds, changes = {}, trees.flatten(updates)
+    for path, change in changes.items():
+        kinds.setdefault(optim.label(path, KINDS["affine_mask"], changes), []).append(change)
     moved = {"filters": 0.0, "adapters": -1e-4, "norms": -0.3, "head": -0.3}
     assert kinds.keys() == moved.keys()
     for label, changes in kinds.items():

@@ -18,9 +18,9 @@ KINDS = ("none", "series", "parallel")
 def counts(spec, classes=10):
     """Parameters by label."""
     weights = {key: spec.abstract(classes)[key] for key in ("params", "adapters")}
-    found = dict.fromkeys(optim.LABELS, 0)
-    for path, leaf in trees.flatten(weights).items():
-        found[optim.label(path, spec.kind)] += int(np.prod(leaf.shape))
+    found, leaves = dict.fromkeys(optim.LABELS, 0), trees.flatten(weights)
+    for path, leaf in leaves.items():
+        found[optim.label(path, spec.kind, leaves)] += int(np.prod(leaf.shape))
     return found
 
 

@@ -86,6 +86,39 @@ def test_in_python(digits):
         rj.renew_statistics(family, "nobody", images)
 
 
+class Scaled(nn.Module):
+    times: float
+
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = nn.BatchNorm(use_running_average=not train)(self.times * x)
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_values_of_any_size(digits):
+    """What a step keeps of the old statistics is told from the new ones, however large."""
+
+    def variance(times):
+        backbone = rj.adapt(Scaled(times), (), size=16)
+        facts = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "size": 16, "resize": 16}
+        family = rj.family_of_network(backbone, backbone.init(0), **facts)
+        rj.renew_statistics(family, "source", whole(digits.splits["train"], range(32)))
+        return family["source"].variables["batch_stats"]["BatchNorm_0"]["var"] / times**2
+
+    for times in (0.01, 1e3, 1e5):
+        np.testing.assert_allclose(variance(times), variance(1.0), rtol=1e-3)
+
+
+def test_results_are_not_those_of_other_statistics(digits):
+    family = empty_family(1 / 16)
+    member = member_of(digits, "parallel", 1, width=1 / 16)
+    family.add("it", dataclasses.replace(member, results={"val": 90.0}))
+    rj.renew_statistics(
+        family, "it", whole(digits.splits["train"], range(32)), count=32, batch_size=32
+    )
+    assert family["it"].results == {}
+
+
 class Dropping(nn.Module):
     @nn.compact
     def __call__(self, x, train=True):

@@ -75,9 +75,10 @@ def test_only_trained_labels_move(trained, moving, digits):
     decay = {name: 5e-4 if name in trained else None for name in optim.LABELS}
     spec = network(width=0.125)
     start, end, _ = train(digits, spec, decay, devices=1, steps=2)
+    leaves = trees.flatten({key: start[key] for key in ("params", "adapters")})
     moved = {
-        optim.label(path, spec.kind)
-        for path, leaf in trees.flatten({key: start[key] for key in ("params", "adapters")}).items()
+        optim.label(path, spec.kind, leaves)
+        for path, leaf in leaves.items()
         if not np.array_equal(leaf, trees.flatten(end)[path])
     }
     assert moved == moving

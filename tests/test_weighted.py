@@ -294,3 +294,20 @@ def test_groups_have_the_mean_of_their_moments(digits):
     np.testing.assert_allclose(
         small.predict(images, domain="d"), family.predict(images, domain="d"), atol=1e-5
     )
+
+
+class InGroups(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=True):
+        x = nn.Conv(8, (3, 3))(x)
+        x = nn.Conv(8, (3, 3), feature_group_count=2)(x)
+        return nn.Dense(3)(x.mean((1, 2)))
+
+
+def test_groups_of_several_channels_are_refused(digits):
+    """One mean moment would not be that of either group."""
+    spec = rj.ModelSpec(rj.adapt(InGroups(), size=16), rj.Parallel())
+    family = rj.Family(rj.Shared(rj.initial_variables(spec, 1, 0)["params"], spec.backbone))
+    family.add("it", member_of(digits, "parallel", 1, made=lambda _: spec.backbone))
+    with pytest.raises(ValueError, match=r"in groups of channels, such as Conv_1; expected one"):
+        moments(family, "it", digits.splits["train"], **FEW)

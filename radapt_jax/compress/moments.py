@@ -71,8 +71,9 @@ def moments_of(
 
     Raises:
       KeyError: there is no such domain.
-      ValueError: its adapters are no matrices that pixels are multiplied with; images or labels
-        that cannot be read; no images, or less than one batch.
+      ValueError: its adapters are no matrices that pixels are multiplied with; convolutions have
+        groups of several channels; images or labels that cannot be read; no images, or less than
+        one batch.
     """
     split = split_of(family[name].domain, images, labels)
     own = labels is not None
@@ -105,6 +106,12 @@ def moments(
     spec = member.spec.served()
     adapters = carriers(trees.flatten(variables["adapters"]))
     sites = [site for site in spec.sites() if site.conv in adapters]
+    if grouped := [site.conv for site in sites if site.groups > 1 and site.inputs > 1]:
+        raise ValueError(
+            f"domain {name!r}: found convolutions in groups of channels, such as {grouped[0]}; "
+            "expected one group, or one a channel, since their groups read different moments. "
+            "Compress it without moments."
+        )
     probes = {
         f"{site.conv}/{NAME}/out": np.zeros((site.outputs,) * 2, np.float32) for site in sites
     }

@@ -65,6 +65,9 @@ def predict_split(
       batch_size: images over all devices; a multiple of `devices`.
       devices: how many there are, over all processes.
       crops: views of each image whose probabilities are averaged; see `views.eval_views`.
+
+    Raises:
+      FloatingPointError: some of what it says is NaN, which would count as the first class.
     """
     found: list[tuple[int, Mapping[str, Any]]] = []
     shares = batches.eval_batches(pixels, domain, batch_size, devices, crops, distributed.place())
@@ -74,6 +77,12 @@ def predict_split(
         name: np.concatenate([np.asarray(it[name]).reshape(-1)[:real] for real, it in found])
         for name in ("predicted", "sure", "loss")
     }
+    if broken := int((~np.isfinite(columns["sure"])).sum()):
+        raise FloatingPointError(
+            f"domain {domain.name!r}: found NaN for {broken} of {len(columns['sure'])} images; "
+            "expected probabilities. Its variables, or the shared ones, are broken: train it "
+            "again, or restore it."
+        )
     return Predicted(columns["predicted"], columns["sure"], columns["loss"])
 
 
@@ -127,6 +136,7 @@ def evaluate(
     Raises:
       KeyError: no such domain.
       ValueError: images that cannot be read, or labels that do not fit them or the classes.
+      FloatingPointError: some of what the domain says is NaN.
     """
     domain = family[name].domain
     source = open_arrays(name, {"test": (images, labels)}, domain.classes)
@@ -152,7 +162,7 @@ def evaluate_family(
 
     A domain without a labelled test split is evaluated on val, as its result says. If no domains
     are named, a domain whose images are missing, unknown or of other classes, or may all have been
-    trained on, gets a result without top-1, and a warning.
+    trained on, gets a result without top-1, and a warning; and so does one that says NaN.
 
     Args:
       family: with the domains.
@@ -172,6 +182,7 @@ def evaluate_family(
       FileNotFoundError: the images of a domain that is named are not there.
       ValueError: it is not known where the images of a domain that is named are; images have other
         classes; or they are not split into train and val as in training.
+      FloatingPointError: a domain that is named says NaN.
     """
     rows = []
     for name in family.domains if domains is None else domains:
@@ -192,7 +203,14 @@ def evaluate_family(
         if missing:
             rows.append(row_of(family, name, missing, 0, None))
             continue
-        judged = predict_domain(family, name, images, batch_size, dtype, crops)
+        try:
+            judged = predict_domain(family, name, images, batch_size, dtype, crops)
+        except FloatingPointError as error:  # on every process
+            if domains is not None:
+                raise
+            log.warning("%s", error)
+            rows.append(row_of(family, name, "NaN", 0, None))
+            continue
         found, shown = scores_of(judged, images.targets, images.left_out), shown_split(which, crops)
         rows.append(row_of(family, name, shown, found.count, found.top1))
         if see is not None:
@@ -218,6 +236,7 @@ def predict_domain(
 
     Raises:
       KeyError: there is no such domain.
+      FloatingPointError: some of what it says is NaN.
     """
     devices = distributed.devices()
     batch_size = -(-batch_size // len(devices)) * len(devices)

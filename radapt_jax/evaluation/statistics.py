@@ -6,7 +6,9 @@ other activations. No gradients are taken here, and nothing else is changed.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -77,7 +79,8 @@ def renewed(
     stats = batch_statistics(
         member.spec, member.domain, variables, split, count=count, batch_size=batch_size
     )
-    return member.changed(batch_stats=stats)
+    changed = member.changed(batch_stats=stats)
+    return dataclasses.replace(changed, results={})  # which were those of the old ones
 
 
 def batch_statistics(
@@ -102,12 +105,15 @@ def batch_statistics(
     make_room()
     model = spec.served().build(domain.num_classes)
     total: dict[str, Any] = {}
-    for images, _ in training_batches(domain, split, count, batch_size):
-        found = _after(model, variables, images, 0.0)
-        total = {path: total.get(path, 0) + it for path, it in found.items()}
-    # A step leaves a share of the old statistics. What it leaves of ones tells that share.
-    shares = {path: it - found[path] for path, it in _after(model, variables, images, 1.0).items()}
     old = trees.flatten(variables["batch_stats"])
+    nothing = dict.fromkeys(old, np.float32(0))
+    for images, _ in training_batches(domain, split, count, batch_size):
+        found = _after(model, variables, images, nothing)
+        total = {path: total.get(path, 0) + it for path, it in found.items()}
+    # A step leaves a share of the old statistics. It is told from others as large as the new ones.
+    sizes = {path: _size(it) for path, it in found.items()}
+    left = _after(model, variables, images, sizes)
+    shares = {path: (it - found[path]) / sizes[path] for path, it in left.items()}
     new = {
         path: _mean(total[path] / (count // batch_size), shares[path], leaf)
         for path, leaf in old.items()
@@ -115,15 +121,22 @@ def batch_statistics(
     return trees.unflatten(new)
 
 
-def _after(model: Any, variables: Any, images: Any, start: float) -> dict[str, np.ndarray]:
-    """Return the statistics after one batch, in float64, where all were `start` before."""
-    found = _step(model, variables, images, start)
+def _size(found: np.ndarray) -> np.float32:
+    """Return a power of two that is not below any value; at least 1."""
+    return np.float32(np.exp2(np.ceil(np.log2(np.abs(found).max(initial=1)))))
+
+
+def _after(
+    model: Any, variables: Any, images: Any, starts: Mapping[str, np.float32]
+) -> dict[str, np.ndarray]:
+    """Return the statistics after one batch, in float64, from where each was before."""
+    found = _step(model, variables, images, trees.unflatten(starts))
     return {path: np.asarray(it, np.float64) for path, it in trees.flatten(found).items()}
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _step(model: Any, variables: Any, images: Any, start: Any) -> Any:
-    stats = jax.tree.map(lambda leaf: jnp.full_like(leaf, start), variables["batch_stats"])
+def _step(model: Any, variables: Any, images: Any, starts: Any) -> Any:
+    stats = jax.tree.map(jnp.full_like, variables["batch_stats"], starts)
     at = {**variables, "batch_stats": stats}
     _, found = model.apply(
         at, images, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}

@@ -95,8 +95,8 @@ class Rounding:
         """Return the form of one variable, from its path, collection first, and its shape.
 
         A domain's own copy of the filters stays as it is. Columns so short that steps would take
-        more than they save are float16, and so are an adapter's vectors of a few values, such as the
-        four numbers of an affine mask, of which each changes all weights.
+        more than they save are float16, and so are an adapter's vectors of a few values, such as
+        the four numbers of an affine mask, of which each changes all weights.
         """
         if path.startswith("params/"):
             return Form(WHOLE)

@@ -54,12 +54,24 @@ class ModelSpec:
         object.__setattr__(self, "adapter", settled)
         ranks = getattr(settled, "ranks", None)
         if isinstance(ranks, Mapping):
-            convs = [conv.path for conv in self.backbone.convolutions()]
-            if unknown := sorted(set(ranks) - set(convs)):
-                raise ValueError(
-                    f"{settled.kind} adapters: found ranks of {unknown[:3]}, which are no "
-                    f"convolutions of this network; it has {convs[:3]}... ({len(convs)})."
-                )
+            self._check_ranks(ranks)
+
+    def _check_ranks(self, ranks: Mapping[str, int]) -> None:
+        """Raise ValueError for ranks of convolutions that are not there, or carry no adapter."""
+        convs = [conv.path for conv in self.backbone.convolutions()]
+        if unknown := sorted(set(ranks) - set(convs)):
+            raise ValueError(
+                f"{self.adapter.kind} adapters: found ranks of {unknown[:3]}, which are no "
+                f"convolutions of this network; it has {convs[:3]}... ({len(convs)})."
+            )
+        placed = [site.conv for site in self._sites_of_any_rank()]
+        idle = sorted(set(ranks) - set(placed))
+        if idle and not (self.kind.shares() and set(ranks) & set(placed)):  # β is of all domains
+            raise ValueError(
+                f"{self.adapter.kind} adapters: found ranks of {idle[:3]}, which carry no adapter "
+                f"here; expected some of {placed[:3]}... ({len(placed)}). Leave them out, or place "
+                "adapters there: `Placement`."
+            )
 
     def _sites_of_any_rank(self) -> list[Site]:
         return dataclasses.replace(self, adapter=make_options(self.adapter.kind, ranks=1)).sites()

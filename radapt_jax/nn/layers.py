@@ -103,7 +103,7 @@ class ChannelDropout(nn.Module):
     """Zero whole channels of an image with probability `rate`; scale the others by 1/(1 - rate).
 
     The mask is drawn for the global batch and each device takes its own rows, so it does not
-    depend on the number of devices. Uses the rng stream "dropout".
+    depend on the number of devices. Uses the rng stream "channels" if there is one, else "dropout".
     """
 
     rate: float
@@ -116,6 +116,7 @@ class ChannelDropout(nn.Module):
         batch, channels = x.shape[0], x.shape[-1]
         devices = jax.lax.axis_size(self.axis_name) if self.axis_name else 1
         shape = (devices, batch, 1, 1, channels)
-        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        stream = "channels" if self.has_rng("channels") else "dropout"
+        keep = jax.random.bernoulli(self.make_rng(stream), 1 - self.rate, shape)
         mine = keep[jax.lax.axis_index(self.axis_name) if self.axis_name else 0]
         return jnp.where(mine, x / (1 - self.rate), jnp.zeros_like(x))

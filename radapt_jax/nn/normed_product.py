@@ -1,9 +1,9 @@
 """x + norm(x) α as one product, with its gradient in closed form: a series adapter in training.
 
 With the statistics of x known, batch norm is one factor and one constant a channel, and
-y = x + (s x + c) α = x (I + diag(s) α) + c α. So x is read for its statistics and for one product,
+y = x + (s x + c) α = x + x diag(s) α + c α. So x is read for its statistics and for one product,
 and what the norm gives is neither written nor remembered. The gradient takes two products, xᵀ g and
-g (I + diag(s) α)ᵀ; all else it needs of the pixels follows from these.
+g (diag(s) α)ᵀ; all else it needs of the pixels follows from these.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from radapt_jax.nn.batch_norm import statistics
@@ -35,7 +34,7 @@ def normed_product(
     No gradient flows through the returned statistics.
 
     Args:
-      x: (b, h, w, c), float32 or wider; in bfloat16 the identity would round α away.
+      x: (b, h, w, c), float32 or wider; in bfloat16 the sum would round α away.
       scale, bias: of the norm, (c,).
       alpha: (c, c).
       axis_name: take the statistics over all devices of this axis.
@@ -51,7 +50,8 @@ def _forward(
     inverse = jax.lax.rsqrt(var + epsilon)
     factor = inverse * scale
     constant = bias - factor * mean
-    y = x @ _matrix(factor, alpha) + constant @ alpha
+    # Not x (I + ...): products on GPUs and TPUs round their factors, and with them the identity.
+    y = x + (x @ (factor[:, None] * alpha) + constant @ alpha)
     return (y, mean, var), (x, scale, alpha, mean, inverse, constant)
 
 
@@ -69,12 +69,9 @@ def _backward(axis_name: str | None, epsilon: float, saved: Any, gradients: Any)
     if axis_name is not None:
         slope, moment = jax.lax.pmean((slope, moment), axis_name)
     along = factor * inverse * moment
-    back = gradient @ _matrix(factor, alpha).T - x * along + (along * mean - factor * slope)
+    through = gradient @ (factor[:, None] * alpha).T
+    back = gradient + through - x * along + (along * mean - factor * slope)
     return back, of_scale, of_bias, of_alpha
-
-
-def _matrix(factor: Array, alpha: Array) -> Array:
-    return jnp.eye(len(alpha), dtype=alpha.dtype) + factor[:, None] * alpha
 
 
 normed_product.defvjp(_forward, _backward)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -23,12 +23,17 @@ DROP = number("(0, 1]")  # a factor
 DECAY = optional(number("[0, inf)"))
 
 
-def label(path: str, kind: type[Adapter]) -> str:
+def label(path: str, kind: type[Adapter], paths: Collection[str]) -> str:
     """Return the label of a variable from its path, collection first.
 
     An adapter's variables have the labels that its kind says. Of the others, `params/...` is
     "filters", `adapters/head/...` is "head", scale and bias of a norm are "norms", and a shortcut
-    that is the domain's own is trained as "adapters".
+    that is the domain's own, a convolution, is trained as "adapters".
+
+    Args:
+      path: of the variable.
+      kind: of the adapters.
+      paths: of all variables.
 
     Raises:
       ValueError: the path has no label.
@@ -43,7 +48,8 @@ def label(path: str, kind: type[Adapter]) -> str:
     elif collection == "adapters" and modules:
         if modules[0] == "head":
             return "head"
-        if modules[-1] == "shortcut" and leaf in ("kernel", "bias"):
+        beside = f"{path.removesuffix(leaf)}kernel"  # which a norm called shortcut does not have
+        if modules[-1] == "shortcut" and beside in paths:
             return "adapters"
         if leaf in ("scale", "bias"):
             return "norms"
@@ -57,7 +63,8 @@ def labels_of(spec: ModelSpec) -> frozenset[str]:
     """Return the labels that a network's variables have."""
     variables = spec.abstract(1)
     weights = {key: variables[key] for key in ("params", "adapters")}
-    return frozenset(label(path, spec.kind) for path in trees.flatten(weights))
+    paths = trees.flatten(weights)
+    return frozenset(label(path, spec.kind, paths) for path in paths)
 
 
 def labels(
@@ -83,7 +90,8 @@ def labels(
     if set(decay) != set(LABELS):
         raise ValueError(f"found decays for {sorted(decay)}; expected {sorted(LABELS)}.")
     check_all(decay, dict.fromkeys(LABELS, DECAY), "weight decay: ")
-    named = {path: label(path, kind) for path in trees.flatten(variables)}
+    paths = trees.flatten(variables)
+    named = {path: label(path, kind, paths) for path in paths}
     tree = {
         path: _treated(path, name, decay[name], kind, of_leaves) for path, name in named.items()
     }

@@ -225,7 +225,8 @@ class Adapted:
         """Return the logits (b, k), in float32 or wider, of normalised images.
 
         With `mutable`, return the changed collections with them. Streams of random numbers that
-        are not in `rngs` follow from "dropout".
+        are not in `rngs` follow from "dropout". What the network draws itself, it draws anew on
+        each device; adapters draw for the batch of all devices.
 
         Raises:
           ValueError: images that are not (b, h, w, 3), or training of a network with folded norms.
@@ -237,9 +238,7 @@ class Adapted:
         images = jnp.asarray(images)
         if self.runtime.dtype != jnp.float32:
             images = images.astype(self.runtime.dtype)
-        streams = dict(rngs or {})
-        if "dropout" in streams:
-            streams.setdefault("params", streams["dropout"])  # where Linen looks for others
+        streams = self._streams(rngs or {})
         leaves = own.moved.inside(trees.flatten(variables))
         classifier = {name: leaves.pop(f"params/{own.head}/{name}") for name in ("kernel", "bias")}
         with nn.intercept_methods(self._interceptor(classifier, train)):
@@ -253,6 +252,15 @@ class Adapted:
         logits, *changed = found if mutable else (found,)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         return (logits, {"batch_stats": {}, **changed[0]}) if mutable else logits
+
+    def _streams(self, rngs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the network's streams of random numbers, this device's own, and the adapters'."""
+        if "dropout" not in rngs:
+            return dict(rngs)
+        channels, axis = rngs["dropout"], self.runtime.axis_name
+        own = jax.random.fold_in(channels, 0 if axis is None else jax.lax.axis_index(axis))
+        others = jax.random.fold_in(own, 0)  # "params" is where Linen looks for those not given
+        return {"params": others, **rngs, "dropout": own, "channels": channels}
 
     def _interceptor(self, classifier: Mapping[str, Array] | None, train: bool) -> Interceptor:
         return Interceptor(
