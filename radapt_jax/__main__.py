@@ -86,11 +86,12 @@ def swap(arguments: argparse.Namespace) -> None:
     with held(workdir):
         family = Family.load(workdir)
         what = "replaced" if name in family else "added"
-        if name in family and not arguments.replace:
-            raise ValueError(
-                f"{workdir} has a domain {name!r}; say --replace, or --name=OTHER to add it."
-            )
-        check_not_source(name, family.shared)
+        if name in family:
+            check_not_source(name, family.shared)
+            if not arguments.replace:
+                raise ValueError(
+                    f"{workdir} has a domain {name!r}; say --replace, or --name=OTHER to add it."
+                )
         family.add(name, member)
         checkpoint.save_member(family[name], workdir)
     print(f"{workdir}: {name} {what}")

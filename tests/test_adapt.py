@@ -18,6 +18,8 @@ from own_networks import ConvNeXt, ResNet, ViT
 import radapt_jax as rj
 from radapt_jax.adapters import make_options
 from radapt_jax.models.own.layers import examine
+from radapt_jax.serve.alone import Alone
+from radapt_jax.serve.facts import Facts
 from radapt_jax.train.devices import ManyDomains, OneDomain
 from radapt_jax.train.job import Job
 from radapt_jax.utils import trees
@@ -173,6 +175,10 @@ def test_a_domain_that_cannot_be_folded_is_exported_as_it_is(tmp_path):
     exported = export.deserialize((tmp_path / "new.stablehlo").read_bytes())
     expected = made.predict(images(), domain="new")
     np.testing.assert_allclose(exported.call(images()), expected, atol=1e-5)
+    facts = Facts.of(made["new"], made["new"].card())  # served as it is, too
+    served = Alone(facts.key, 3)
+    served.hold(facts, made.variables("new"))
+    np.testing.assert_allclose(served.predict(images(), facts=facts), expected, atol=1e-5)
 
 
 def test_a_network_with_folded_norms_can_be_described():

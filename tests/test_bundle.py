@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import chex
@@ -430,6 +431,10 @@ def test_the_domain_that_others_start_from_is_not_swapped(family, tmp_path):
     with pytest.raises(SystemExit, match="found 'faces', the domain that the backbone was trained"):
         __main__.main([*swap, "--name", "faces"])
     __main__.main(swap)
+    family.save_domain("faces", tmp_path / "f.safetensors")
+    shutil.rmtree(tmp_path / "a" / "domains" / "faces")
+    __main__.main(["swap", str(tmp_path / "a"), str(tmp_path / "f.safetensors")])  # it is back
+    assert "faces" in Family.load(tmp_path / "a")
 
 
 def test_a_smaller_family_sees_its_images(family, digits, cache_dir, tmp_path, capsys):

@@ -60,7 +60,7 @@ def serve(arguments: argparse.Namespace) -> None:
             f"found no {', '.join(missing)}; serving needs an extra: "
             "pip install -e '.[serve]' in a clone."
         )
-    from radapt_jax.serve.server import listen, read_token, run
+    from radapt_jax.serve.server import bind, read_token, run
     from radapt_jax.serve.service import Service
 
     limits = Limits(**{field.name: getattr(arguments, field.name) for field in fields(Limits)})
@@ -68,7 +68,7 @@ def serve(arguments: argparse.Namespace) -> None:
         raise ValueError(f"found --wait {arguments.wait}; expected 0 to 1000 ms.")
     check("--batch", arguments.batch, whole(1))
     token = read_token(arguments.token_file)
-    listening = listen(arguments.host, arguments.port)  # before minutes of loading
+    bound = bind(arguments.host, arguments.port)  # before minutes of loading
     log_to_stderr()
     keep_freed_memory()
     keep_programs()
@@ -80,4 +80,4 @@ def serve(arguments: argparse.Namespace) -> None:
         mix=not arguments.apart,
         at_most=arguments.at_most,
     )
-    run(service, listening, token=token)
+    run(service, bound, token=token)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from radapt_jax.family.predict import check_images
 from radapt_jax.family.predictor import Predictor
 from radapt_jax.family.rounding import rounding_of
 from radapt_jax.family.shared import Shared
+from radapt_jax.models.fold import can_fold
 from radapt_jax.models.registry import Backbones
 from radapt_jax.models.spec import ModelSpec
 from radapt_jax.utils import files
@@ -222,10 +222,9 @@ class Family(Domains):
           KeyError: there is no such domain.
         """
         spec = self[domain].spec.served()
-        if spec.kind.foldable:
-            with contextlib.suppress(ValueError):  # no norm or bias could take a constant up
-                plain = self.fold(domain).weights
-                return plain.spec, plain.variables
+        if can_fold(spec):
+            plain = self.fold(domain).weights
+            return plain.spec, plain.variables
         return spec, self.variables(domain)
 
     def export(

@@ -46,8 +46,8 @@ def check_not_source(name: str, shared: Shared) -> None:
     """Raise ValueError if a domain is the one that shared weights were trained on."""
     if name == shared.source:
         raise ValueError(
-            f"found {name!r}, the domain that the backbone was trained on; expected another: new "
-            "domains start from its norms."
+            f"found {name!r}, the domain that the backbone was trained on, which stays, since new "
+            "domains start from its norms; expected another name (radapt swap: --name=OTHER)."
         )
 
 

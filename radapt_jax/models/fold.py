@@ -6,9 +6,11 @@ the same bits after any number of swaps.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from radapt_jax.adapters.base import Trained, is_adapters, of_adapter
@@ -77,6 +79,18 @@ def fold(
     return {
         name: trees.unflatten(leaves) for name, leaves in zip(trees.COLLECTIONS, plain, strict=True)
     }
+
+
+@functools.lru_cache(maxsize=64)
+def can_fold(spec: ModelSpec) -> bool:
+    """Tell whether adapters can be folded: their kind can, and every constant has a place."""
+    if not spec.kind.foldable:
+        return False
+    try:
+        jax.eval_shape(functools.partial(fold, spec), spec.abstract(1))
+    except ValueError:
+        return False
+    return True
 
 
 def _check_norm(conv: Convolution, spec: ModelSpec) -> None:

@@ -1,4 +1,4 @@
-"""Domains computed on their own: folded into a plain network, where their kind allows it."""
+"""Domains computed on their own: folded into a plain network, where they can be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from radapt_jax.family.predict import pad_head, predict, statistics
-from radapt_jax.models.fold import fold, folded_spec
+from radapt_jax.models.fold import can_fold, fold, folded_spec
 from radapt_jax.serve.facts import Facts, Key
 
 MOST_BYTES = 1 << 29  # of folded domains in memory: each is as large as the backbone
@@ -28,7 +28,7 @@ class Alone:
 
     def __init__(self, key: Key, width: int) -> None:
         self._spec, self.width = key.spec, width
-        self._folds = key.spec.kind.foldable
+        self._folds = can_fold(key.spec)
         self._model = (folded_spec(key.spec) if self._folds else key.spec).build(width)
         self._made: collections.OrderedDict[str, tuple[str, Any]] = collections.OrderedDict()
 

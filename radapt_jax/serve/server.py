@@ -19,8 +19,11 @@ STOPPING = 60  # seconds that answers under way may take after SIGTERM
 log = logging.getLogger(__name__)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; a port of 0 is any that is free.
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address, so that nobody else has it; `run` listens.
+
+    Until then, connections are refused: who asks whether the server is ready is not left waiting.
+    A port of 0 is any that is free.
 
     Raises:
       ValueError: no such port.
@@ -29,23 +32,27 @@ def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise ValueError(f"found --port {port}; expected 0 (any that is free) to 65535.")
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(kind)
     try:
-        return socket.create_server((host, port), family=kind, backlog=BACKLOG)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
     except OSError as error:
+        bound.close()
         raise OSError(
             f"found no way to listen at {host}:{port}: {error.strerror or error}. Another server "
             "may be there: name another --port (0: any that is free) or --host."
         ) from error
+    return bound
 
 
-def run(service: Service, listening: socket.socket, *, token: str | None) -> None:
+def run(service: Service, bound: socket.socket, *, token: str | None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Then no more connections are taken, what waits is answered, and the process ends.
 
     Args:
       service: what is served.
-      listening: from `listen`; closed at the end.
+      bound: from `bind`; closed at the end.
       token: what PUT and DELETE must bring; None: they are refused.
 
     Raises:
@@ -63,15 +70,16 @@ def run(service: Service, listening: socket.socket, *, token: str | None) -> Non
         log_level="warning",
         access_log=False,
         server_header=False,
+        backlog=BACKLOG,
         limit_concurrency=service.limits.connections + 1,  # uvicorn refuses the last of these
         timeout_graceful_shutdown=STOPPING,
     )
-    host, port = listening.getsockname()[:2]
+    host, port = bound.getsockname()[:2]
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     changes = "with the token" if token else "not possible, as there is no token"
     log.info("%d domains at %s; changes %s", len(service.facts), where, changes)
     server = uvicorn.Server(config)
-    server.run([listening])
+    server.run([bound])
     if failures:
         raise failures[0]
 

@@ -135,7 +135,7 @@ class Service:
 
         Raises:
           Refused: the file is damaged, of other shared weights, or cannot be saved now; or the
-            name is the source domain's, and the file is not.
+            name is the source domain's, which is there, and the file is another.
         """
         _check(check_name, name)
         member, card = await asyncio.to_thread(self._read, name, body)
@@ -145,7 +145,7 @@ class Service:
             there = before is not None and before.same(facts)
             if there and await asyncio.to_thread(self._store.holds, name, facts.version):
                 return facts, "unchanged"
-            if not there:
+            if before is not None and not there:
                 self._check_not_source(name)
             _check(check_apart, [*(self.facts.keys() - {name}), name])
             async with self._in_memory(name):

@@ -11,6 +11,7 @@ import numpy as np
 
 from radapt_jax.adapters.base import is_adapters
 from radapt_jax.compress.which import kernels, sources
+from radapt_jax.models.fold import can_fold
 from radapt_jax.report.page.look import Picture, drawn, lines, short
 from radapt_jax.report.page.runs import Run
 from radapt_jax.utils import trees
@@ -62,8 +63,8 @@ def moved(run: Run) -> Picture | None:
     """
     changes = {}
     for row in run.adapted:
-        spec = run.family[row.domain].spec
-        if spec.kind.foldable or run.family[row.domain].has_own_weights:
+        member = run.family[row.domain]
+        if member.has_own_weights or can_fold(member.spec):
             changes[row.domain] = changes_of(run, row.domain)
     layers = list(next(iter(changes.values()))) if changes else []
     changes = {domain: it for domain, it in changes.items() if list(it) == layers}
