@@ -60,7 +60,9 @@ def test_round_trip(family, file, digits):
     assert file.stat().st_size < 120_000  # width 1/8
 
 
-def test_what_leaves_the_machine_does_not_say_where_it_lay(image_folder, cache_dir, tmp_path):
+def test_what_leaves_the_machine_does_not_say_where_it_lay(
+    image_folder, cache_dir, tmp_path, caplog
+):
     """And `evaluate` says how to name the place where the images are now."""
     fields = {**SMALL, "source": "folder", "dir": image_folder}
     data = load_domain("stones", fields, {"dataset": str(image_folder / "rocks")}, cache_dir)
@@ -85,6 +87,14 @@ def test_what_leaves_the_machine_does_not_say_where_it_lay(image_folder, cache_d
     assert (row.split, row.count) == ("test", 6)
     (row,) = evaluate_family(other, cache_dir=cache_dir, data_dir=image_folder, split="val")
     assert row.count == len(data.splits["val"])
+    with caplog.at_level("INFO"):  # where images are that are not where the card says
+        (row,) = evaluate_family(other, cache_dir=cache_dir, or_in=str(image_folder))
+    assert (row.split, row.count) == ("test", 6)
+    assert f"stones: images in {image_folder}, as they are not where its card says" in caplog.text
+    moved = dataclasses.replace(data.spec, dir=str(tmp_path / "first"), dataset="rocks")
+    other.add("moved", dataclasses.replace(made, data=moved))
+    with pytest.raises(FileNotFoundError, match="first"):  # the place that the card names
+        evaluate_family(other, domains=["moved"], cache_dir=cache_dir, or_in=str(tmp_path / "no"))
 
 
 def test_a_jointly_compressed_domain(digits, tmp_path):

@@ -175,6 +175,16 @@ def test_validation_figures_of_the_decathlon_say_that_they_mislead(style):
     assert (VALIDATION in table) == (style != "csv")
 
 
+def test_several_runs_without_the_challenges_domains_are_one_csv():
+    rows = [dataclasses.replace(row, challenge=None) for row in ROWS]
+    table = parse(run_tables({"runs/a": rows, "runs/b": rows[:1]}, "csv"))
+    expected = [*(("runs/a", row.domain) for row in rows), ("runs/b", rows[0].domain)]
+    assert [(line["run"], line["domain"]) for line in table] == expected
+    titles = run_tables({"runs/a": rows, "runs/b": rows[:1]}, "latex").splitlines()
+    assert [line for line in titles if line.startswith("% runs/")] == ["% runs/a", "% runs/b"]
+    assert "run" not in parse(run_tables({"runs/a": rows}, "csv"))[0]
+
+
 def test_unknown_style_and_ragged_lines():
     with pytest.raises(ValueError, match="'html'; expected one of text, markdown, csv, latex"):
         decathlon_table([WHOLE], "html")

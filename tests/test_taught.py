@@ -1,5 +1,6 @@
 """A domain that is trained by itself, and learns from another network of the same domain."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -14,6 +15,7 @@ from test_end_to_end import small
 import radapt_jax as rj
 from radapt_jax import Family, TrainOptions
 from radapt_jax.data import augment, batches
+from radapt_jax.data.holdout import HeldOut
 from radapt_jax.data.pixels import HostPixels
 from radapt_jax.data.sources.embedded import open_embedded
 from radapt_jax.experiment.config import read, train_options
@@ -111,6 +113,27 @@ def test_what_cannot_teach_is_said(changes, told, pretrained, finetuned, cache_d
     with pytest.raises(ValueError, match=told):
         train_and_evaluate(taught(pretrained, finetuned, cache_dir, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("of_teacher", "wanted", "held_out", "told"),
+    [
+        ({}, {}, HeldOut.of([1]), None),
+        ({}, {"val_fraction": 0.0}, HeldOut.of([1]), "val_fraction 0.1"),
+        ({}, {"val_fraction": 0.0}, None, "val_fraction 0.1"),
+        ({}, {"val_fraction": 0.0}, HeldOut(), None),  # nothing validated it
+        ({"subset": 1}, {}, HeldOut.of([1]), None),  # of all images
+        ({"train_fraction": 0.5, "subset": 1}, {"train_fraction": 0.5}, None, "subset 1"),
+    ],
+)
+def test_the_images_are_those_of_the_teacher(
+    of_teacher, wanted, held_out, told, pretrained, cache_dir, tmp_path, digits
+):
+    settings = read(taught(pretrained, tmp_path, cache_dir), 1)
+    settings = dataclasses.replace(settings, data={**settings.data, **wanted})
+    spec = dataclasses.replace(digits.spec, **of_teacher)
+    with contextlib.nullcontext() if told is None else pytest.raises(ValueError, match=told):
+        settings.check_teachers_images(spec, held_out)
 
 
 def test_a_network_of_other_classes_is_refused(digits, pretrained, cache_dir, tmp_path):

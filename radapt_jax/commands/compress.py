@@ -10,7 +10,7 @@ from radapt_jax.compress.family import compress_family
 from radapt_jax.compress.ranks import rank_rule
 from radapt_jax.compress.which import compressible, targets
 from radapt_jax.data.load import NothingToEvaluate, load_splits
-from radapt_jax.evaluation.evaluate import open_source
+from radapt_jax.evaluation.sources import open_source
 from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.evaluation.training_images import IMAGES, in_batches
 from radapt_jax.family import adapter_file
@@ -58,6 +58,7 @@ def compress(arguments: argparse.Namespace) -> None:
             f"found --share {arguments.share} without --kind; expected a kind whose rank is cut, "
             f"one of {targets()}."
         )
+    rounding = rounding_of(bits)
     check_new(out)
     family = Family.load(arguments.workdir)
     chosen = list(names(arguments.domains)) or _all(family, kind)
@@ -69,7 +70,6 @@ def compress(arguments: argparse.Namespace) -> None:
         share = SHARE if arguments.share is None else arguments.share
         rule = rank_rule("uniform", share=share)
         family = compress_family(family, kind, rule, domains=chosen)
-    rounding = rounding_of(bits)
     for name in chosen:
         member = _renewed(family, name, rounding, arguments)
         family.add(name, member if rounding is None else member.rounded(rounding))

@@ -80,7 +80,7 @@ def compress_family(
     beta, gamma = factors_of(kind)
     if not KINDS[kind].leaves[beta].shared:
         return Family(family.shared, [*kept, *_each(family, kind, alphas, ranks, fitting)])
-    highest = _ranks_of(family, alphas)
+    highest = ranks_of(family, alphas)
     chosen = _integers(ranks(spectra(list(fitting.weighed(alphas).values()), highest)))
     betas, gammas = fitting.factors(alphas, chosen)
     shared = dataclasses.replace(
@@ -104,7 +104,7 @@ def _each(
         (name, conv): spectrum
         for name, own in alphas.items()
         for conv, spectrum in spectra(
-            [fitting.weighed({name: own})[name]], _ranks_of(family, [name])
+            [fitting.weighed({name: own})[name]], ranks_of(family, [name])
         ).items()
     }
     labels = {f"{name}: {conv}": (name, conv) for name, conv in own_spectra}
@@ -119,8 +119,13 @@ def _each(
     return members
 
 
-def _ranks_of(family: Family, names: Iterable[str]) -> dict[str, int]:
-    """Return the ranks that domains' adapters have together, by convolution; {}: full ones."""
+def ranks_of(family: Family, names: Iterable[str]) -> dict[str, int]:
+    """Return the ranks that domains' adapters have together, by convolution; {}: full ones.
+
+    Args:
+      family: with the domains.
+      names: theirs.
+    """
     total: dict[str, int] = {}
     for spec in (family[name].spec for name in names):
         if issubclass(spec.kind, WithRank):

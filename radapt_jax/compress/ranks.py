@@ -19,7 +19,8 @@ class Spectrum:
     Args:
       values: float, in descending order, of all domains' adapters side by side.
       cost: parameters that one rank takes over all domains: inputs + domains · outputs.
-      full: the full rank of one domain's adapter, min(inputs, outputs); default: as many as values.
+      full: the most ranks that factors can use: min(inputs, outputs), or fewer where adapters have
+        a lower rank already; default: as many as values.
     """
 
     values: np.ndarray

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from radapt_jax.data.decathlon.facts import DECATHLON, decathlon_name
 from radapt_jax.data.load import load_test
 from radapt_jax.decathlon.labels import accuracy, read_labels
-from radapt_jax.evaluation.evaluate import open_source, predict_domain
+from radapt_jax.evaluation.evaluate import predict_domain
 from radapt_jax.evaluation.result import Result, challenge_name, row_of, shown_split
+from radapt_jax.evaluation.sources import open_source
 from radapt_jax.family.family import Family
 from radapt_jax.utils import files
 from radapt_jax.utils.files import check_file_place

@@ -187,7 +187,8 @@ def run_tables(
 ) -> str:
     """Return the table of each run's domains, then the paper's table 1.
 
-    Runs without domains of the challenge have no table 1. In CSV and LaTeX, table 1 stands alone.
+    Runs without domains of the challenge have no table 1; in CSV, several are one table then. In
+    CSV and LaTeX, table 1 stands alone.
 
     Args:
       runs: results by the name of the run.
@@ -195,17 +196,14 @@ def run_tables(
       all_published: as in `decathlon_table`.
 
     Raises:
-      ValueError: as `decathlon_table`, or several tables for one CSV.
+      ValueError: as `decathlon_table`.
     """
     results = results_of(runs)
     table = decathlon_table(results, style, all_published=all_published) if results else ""
     if table and style in ("csv", "latex"):
         return table
     if style == "csv" and len(runs) > 1:
-        raise ValueError(
-            f"found {len(runs)} runs without a domain of the challenge for one CSV; expected one "
-            "run, or another --format."
-        )
+        return report_results.csv_of_runs(runs)
     tables = []
     for name, rows in runs.items():
         title = f"% {name}\n" if style == "latex" else f"{name}\n"

@@ -17,12 +17,10 @@ from radapt_jax.data.domain import Domain
 from radapt_jax.data.load import NothingToEvaluate, load_one_split
 from radapt_jax.data.pixels import HostPixels, Pixels
 from radapt_jax.data.sources.arrays import open_arrays
-from radapt_jax.data.sources.source import Source
-from radapt_jax.data.spec import DataSpec
 from radapt_jax.evaluation.result import Result, row_of, shown_split
+from radapt_jax.evaluation.sources import open_source
 from radapt_jax.evaluation.step import EvalStep, make_eval_step
 from radapt_jax.family.family import Family
-from radapt_jax.family.member import Member
 from radapt_jax.utils import distributed
 from radapt_jax.utils.trees import Variables
 
@@ -245,54 +243,3 @@ def predict_domain(
     pixels = HostPixels(images, member.domain.size)
     variables = family.variables(name)
     return predict_split(step, variables, pixels, member.domain, batch_size, len(devices), crops)
-
-
-def open_source(
-    member: Member, data_dir: str | None = None, *, or_in: str | None = None
-) -> tuple[DataSpec, Source]:
-    """Return a domain's data spec, and the source of its images.
-
-    Args:
-      member: the domain.
-      data_dir: where the images are; default: where its card says.
-      or_in: where they are if they are not there.
-
-    Raises:
-      FileNotFoundError: they are not there.
-      NothingToEvaluate: the card does not say where they are, or what is there cannot be read as
-        images in classes, or has other classes.
-    """
-    try:
-        return _opened(member, data_dir)
-    except FileNotFoundError:
-        if or_in is None:
-            raise
-    return _opened(member, or_in)
-
-
-def _opened(member: Member, data_dir: str | None) -> tuple[DataSpec, Source]:
-    name, spec = member.domain.name, member.data
-    if spec is None:
-        raise NothingToEvaluate(
-            f"domain {name!r}: its card does not say where its images are; use `predict`."
-        )
-    if data_dir is not None:
-        spec = dataclasses.replace(spec, dir=data_dir)
-    if not spec.dir and spec.source != "embedded":
-        raise FileNotFoundError(
-            f"domain {name!r} came as a file, which does not say where its images are; expected a "
-            f"folder with those of {spec.dataset or spec.name!r} (source of images: "
-            f"{spec.source!r}). Say where they are: --data_dir DIR."
-        )
-    try:
-        source = spec.open()
-    except ValueError as error:
-        raise NothingToEvaluate(f"domain {name!r}: {error}") from error
-    if source.classes != member.domain.classes:
-        raise NothingToEvaluate(
-            f"domain {name!r}: found classes {list(source.classes[:3])}... "
-            f"({len(source.classes)}), trained with {list(member.domain.classes[:3])}... "
-            f"({member.domain.num_classes}). These are not the images it was trained on; say where "
-            "those are: --data_dir DIR."
-        )
-    return spec, source

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from radapt_jax.compress import ranks as compress_ranks
-from radapt_jax.compress.family import compress_family
+from radapt_jax.compress.family import compress_family, ranks_of
 from radapt_jax.compress.fits import SVD
 from radapt_jax.compress.moments import Moments, moments
 from radapt_jax.compress.which import alphas_of, compressible, targets
 from radapt_jax.data.load import DomainData, load_splits
-from radapt_jax.evaluation.evaluate import open_source
+from radapt_jax.evaluation.sources import open_source
 from radapt_jax.evaluation.statistics import renewed
 from radapt_jax.evaluation.training_images import in_batches
 from radapt_jax.experiment.settings import Compression, Settings
@@ -120,7 +120,8 @@ def begin_compressed(settings: Settings, opened: Opened, workdir: Path) -> Famil
     basis: Any = compressed.shared.basis
     if basis is not None:
         alphas = alphas_of(opened.dense.family, names, kind=basis.kind)
-        spectra = compress_ranks.spectra(list(alphas.values()))
+        highest = ranks_of(opened.dense.family, names)
+        spectra = compress_ranks.spectra(list(alphas.values()), highest)
         distributed.by_main(lambda: plots.plot_spectra(spectra, workdir / "spectra.png"))
         log.info(
             "%s", distributed.by_main(lambda: write_ranks(spectra, dict(basis.ranks), workdir))

@@ -92,7 +92,7 @@ def open_course(settings: Settings) -> Course:
 def _images(settings: Settings, taught_by: Family, name: str) -> DomainData:
     """Return a domain's images; those that its teacher was not trained on are held out again."""
     if (seen := taught_by[name].data) is not None:
-        settings.check_teachers_images(seen)
+        settings.check_teachers_images(seen, taught_by[name].held_out)
     data = load_domain(
         name,
         settings.data,

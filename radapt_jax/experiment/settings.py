@@ -11,6 +11,7 @@ from radapt_jax.adapters.registry import make_options
 from radapt_jax.compress.ranks import RankRule
 from radapt_jax.compress.which import dense_kinds
 from radapt_jax.data.domain import Domain
+from radapt_jax.data.holdout import HeldOut
 from radapt_jax.data.settle import USUAL
 from radapt_jax.data.spec import DataSpec
 from radapt_jax.evaluation.evaluate import evaluate_family
@@ -147,12 +148,17 @@ class Settings:
         """Raise ValueError if a domain sees other images than what it is made of."""
         self._check_same(spec, "train_on", "train_fraction", "images_per_class")
 
-    def check_teachers_images(self, spec: DataSpec) -> None:
-        """Raise ValueError if a domain, its images chosen anew, sees others than its teacher."""
+    def check_teachers_images(self, spec: DataSpec, held_out: HeldOut | None) -> None:
+        """Raise ValueError if a domain, its images chosen anew, sees others than its teacher.
+
+        Args:
+          spec: of the teacher's images.
+          held_out: which of these validated it; None: not known.
+        """
         self.check_same_images(spec)
         if spec.train_fraction < 1 or spec.images_per_class:
             self._check_same(spec, "subset")  # of the images that there are
-        if self._wanted(spec)["val_fraction"] == 0:
+        if self._wanted(spec)["val_fraction"] == 0 and (held_out is None or held_out.names):
             self._check_same(spec, "val_fraction")  # it would see what its teacher was judged by
 
     def _wanted(self, spec: DataSpec) -> Mapping[str, Any]:

@@ -122,7 +122,7 @@ def open_job(settings: Settings, name: str) -> Callable[[Family | None], Job]:
         taught_by = open_teachers(settings.teachers, [name], TEACHERS)
     known = taught_by[name] if taught_by else dense
     if known and known.data is not None:
-        settings.check_teachers_images(known.data)
+        settings.check_teachers_images(known.data, known.held_out)
     with images_of_teacher(settings.teachers, name) if taught_by else contextlib.nullcontext():
         data = load_domain(
             name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from radapt_jax.evaluation.result import Result
 from radapt_jax.report import render
@@ -41,6 +41,12 @@ def _total(rows: Sequence[Result]) -> str:
     shared = f" ({basis:.2f} of it the shared β)" if basis else ""
     what = f"{ratio:.2f} times the backbone's parameters in all{shared}, heads apart."
     return f"{len(rows)} domains: {what if any(row.source for row in rows) else 'they add ' + what}"
+
+
+def csv_of_runs(runs: Mapping[str, Sequence[Result]]) -> str:
+    """Return one CSV table of several runs, by name, which its first column has."""
+    lines = [(name, *_cells(row, "")) for name, rows in runs.items() for row in rows]
+    return render.render(("run", *HEADER), lines, "csv")
 
 
 def table(rows: Sequence[Result], style: str = "text") -> str:
