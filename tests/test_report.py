@@ -120,6 +120,9 @@ def test_the_command_and_eval_write_it(workdirs, cache_dir, tmp_path):
     assert "The commonest confusions" in text
     assert "images of val" in text, "what was evaluated, and not once more on test"
     assert "images of test" not in text
+    early = ["eval", "--workdir", "nowhere", "--report", str(tmp_path)]  # before it looks for runs
+    done = subprocess.run([*radapt, *early], cwd=tmp_path, capture_output=True, text=True)
+    assert f"error: found no place for a page at {tmp_path}; expected a file" in done.stderr
 
 
 def test_known_answers_are_not_asked_for_again(workdirs, cache_dir, tmp_path, monkeypatch):

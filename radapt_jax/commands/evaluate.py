@@ -19,7 +19,7 @@ from radapt_jax.decathlon import runs
 from radapt_jax.decathlon.table import run_tables
 from radapt_jax.evaluation.evaluate import Answers
 from radapt_jax.models.spec import DTYPES
-from radapt_jax.report.page import Judged, judge, write_page
+from radapt_jax.report.page import Judged, check_page, judge, write_page
 from radapt_jax.report.render import STYLES
 from radapt_jax.utils.checks import names
 
@@ -54,6 +54,8 @@ def main(_: list[str]) -> None:
     def keep(workdir: str, answers: Answers) -> None:
         judged.setdefault(workdir, []).append(judge(answers))
 
+    if _REPORT.value:
+        check_page(_REPORT.value)
     labels, submission = _LABELS.value, _SUBMISSION.value
     answered = bool(labels or submission)
     if answered:

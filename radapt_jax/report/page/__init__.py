@@ -5,6 +5,6 @@
 """
 
 from radapt_jax.report.page.judged import Judged, judge
-from radapt_jax.report.page.page import write_page
+from radapt_jax.report.page.page import check_page, write_page
 
-__all__ = ["Judged", "judge", "write_page"]
+__all__ = ["Judged", "check_page", "judge", "write_page"]

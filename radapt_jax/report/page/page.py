@@ -52,8 +52,7 @@ def write_page(
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    runs = read_runs(workdirs)
-    path = files.located(out)
+    path, runs = check_page(out), read_runs(workdirs)
     cache = Path(cache_dir).expanduser()
     if judged is None:
         judged = [judge_run(run, cache, data_dir) if images else [] for run in runs]
@@ -86,6 +85,19 @@ def write_page(
     for name, picture in _named([*compared, *curves], own, answers).items():
         files.write_atomically(folder / f"{name}.png", picture.png["light"])
     files.write_atomically(path, text)
+    return path
+
+
+def check_page(out: str | Path) -> Path:
+    """Return where a page is written, before anything is computed for it.
+
+    Raises:
+      OSError: nothing can be written there.
+    """
+    path = files.located(out)
+    if path.exists() and not path.is_file():
+        raise OSError(f"found no place for a page at {path}; expected a file name.")
+    files.check_writable(path.parent, "Name another file for the page.")
     return path
 
 
