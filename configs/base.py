@@ -79,13 +79,13 @@ def get_config() -> config_dict.ConfigDict:
     config.data.train_on = "train"  # or "train+val", which leaves no validation images
     config.data.max_unreadable = 0.001  # share of a split's images that may be left out
     config.data.on_device = False  # keep decoded images in the device's memory
-    # By domain: source, dir, dataset, size, resize, squash, val, val_fraction, train_on,
-    # train_fraction, images_per_class, subset, max_unreadable, interpolation ("bicubic" or
-    # "bilinear"), mean, std, crop, flip, adapter_decay. For instance
-    # config.options.svhn = {"flip": False}. {"facts": "svhn"} asks for crop, flip and adapter decay
-    # of that domain of the decathlon (source "decathlon" has them). These replace size 64, resize
-    # 72 and adapter decay 5e-4; any other value that is set stays, and the options of a domain
-    # override everything.
+    # By domain: source, dir, dataset, size, resize, squash, val ("random", or "blocks": the last
+    # images of each class, where neighbours look alike), val_fraction, train_on, train_fraction,
+    # images_per_class, subset, max_unreadable, interpolation ("bicubic" or "bilinear"), mean, std,
+    # crop, flip, adapter_decay. For instance config.options.svhn = {"flip": False}.
+    # {"facts": "svhn"} asks for crop, flip and adapter decay of that domain of the decathlon
+    # (source "decathlon" has them). These replace size 64, resize 72 and adapter decay 5e-4; any
+    # other value that is set stays, and the options of a domain override everything.
     config.options = config_dict.ConfigDict()
 
     config.train = config_dict.ConfigDict()

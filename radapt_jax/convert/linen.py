@@ -26,9 +26,11 @@ def family_of_network(
         `backbone.init(seed)` are those that it starts from.
       name: of the domain.
       classes: names in label order; default: "0", "1" and so on.
-      facts: of the domain: mean, std, size, resize; see `Domain`.
+      facts: of the domain, see `Domain`: mean and std must be there; size and resize should be
+        those that it was trained with.
 
     Raises:
+      TypeError: mean or std are not there.
       ValueError: variables that are not those of the network, names for another class count than
         its classifier's, or a fact that `Domain` refuses.
     """

@@ -61,13 +61,15 @@ def open_shared(settings: Settings) -> Shared:
     if shared.backbone != settings.backbone:
         raise ValueError(
             f"{settings.init_from} holds {shared.backbone}; the config asks for "
-            f"{settings.backbone}. Set --config.backbone.name and --config.backbone.width to what "
-            "is there."
+            f"{settings.backbone}. Set --config.backbone.name, and width or options if it has any "
+            "(--config.backbone.width, --config.backbone.options.NAME), to what is there."
         )
     if settings.source_adapter is not None and shared.adapter != settings.source_adapter:
         raise ValueError(
             f"method {settings.method!r} wants shared weights pre-trained with adapter "
-            f"{settings.source_adapter!r}; {settings.init_from} was with {shared.adapter!r}."
+            f"{settings.source_adapter!r}; {settings.init_from} was with {shared.adapter!r}. Name "
+            "another --config.init_from, or a recipe for what is there: configs/series.py for "
+            "series adapters inside, configs/series_off_the_shelf.py for none."
         )
     if settings.method == "series" and shared.adapter == "none":
         log.warning(
@@ -90,7 +92,17 @@ def with_source(settings: Settings, shared: Shared) -> Family:
     """Return a family of init_from's shared weights and its source domain, if that is there."""
     there = checkpoint.list_members(settings.init_from)
     names = [name for name in there if name == shared.source]
-    return Family(shared, [checkpoint.load_member(settings.init_from, name) for name in names])
+    family = Family(shared, [checkpoint.load_member(settings.init_from, name) for name in names])
+    for name in names:
+        source, seen = family[name].domain, settings.data
+        if (source.size, source.resize) != (seen["size"], seen["resize"]):
+            log.warning(
+                "%s was trained at %d px, of images resized to %d; this run has %d and %d. For its "
+                "sizes: --config.data.size=%d --config.data.resize=%d",
+                *(name, source.size, source.resize, seen["size"], seen["resize"]),
+                *(source.size, source.resize),
+            )
+    return family
 
 
 def is_finished(settings: Settings, family: Family | None, name: str) -> bool:

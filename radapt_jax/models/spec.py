@@ -32,7 +32,7 @@ class ModelSpec:
     Args:
       backbone: with its options.
       adapter: the adapter's options, which tell its kind.
-      placement: which convolutions carry it; default: all.
+      placement: which convolutions carry it; default: the backbone's usual ones.
       folded_norms: norms after convolutions are folded into them but for a bias (see
         `radapt_jax.fold`); evaluation only.
 

@@ -62,8 +62,9 @@ def fit(
     """Train a domain on images in memory, and add it to a family.
 
     All devices share a batch (one takes it where `options.together` is more than 1). Filters, norms
-    and statistics start as those of the family and its source domain, as in a run of train.py; the
-    same images, options and seed give the same domain.
+    and statistics start as those of the family and its source domain, as in a run of train.py. With
+    the same images for training and validation, in the same order, sizes, options and seed, it is
+    the same domain.
 
     Args:
       family: whose shared weights the domain is trained on; it gets the domain.
@@ -73,7 +74,7 @@ def fit(
       labels: n whole numbers from 0, or n class names.
       adapter: its options tell its kind. `NoAdapter()` trains what `options.decay` does not freeze:
         the head alone, the norms too, or, from the family's filters, everything.
-      placement: which convolutions carry the adapter; default: all.
+      placement: which convolutions carry the adapter; default: the backbone's usual ones.
       domain: classes, sizes, cropping, mirroring, normalisation.
       options: of training.
       validation: share of each class that is held out, 0 or None for none; or images and labels.
