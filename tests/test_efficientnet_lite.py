@@ -14,6 +14,7 @@ import radapt_jax as rj
 from radapt_jax import __main__
 from radapt_jax.adapters import make_options
 from radapt_jax.convert.packages import PACKAGES, Package, file_of
+from radapt_jax.family.rounding import Rounding
 from radapt_jax.models import folded_spec, make_backbone
 from radapt_jax.models.efficientnet_lite import LITES, EfficientNetLite0
 from radapt_jax.utils import trees
@@ -370,6 +371,22 @@ def test_trained_weights_know_a_cat(imagenet):
     best = imagenet.predict(seen, domain="imagenet").argmax(1)
     classes = imagenet["imagenet"].domain.classes
     assert [classes[it] for it in best] == ["tiger cat", "espresso"]
+
+
+@needs_weights
+def test_a_file_of_few_bits_keeps_the_norms(imagenet):
+    """Their channels differ so much that 8 bits, with one step for all, would not."""
+    photos = [skimage.data.chelsea(), skimage.data.coffee(), skimage.data.astronaut()]
+    photos += [photo[40:220, 60:240] for photo in photos]
+    seen, member = imagenet.preprocess(photos, domain="imagenet"), imagenet["imagenet"]
+    exact = imagenet.predict(seen, domain="imagenet")
+
+    def change(rounding):
+        small = rj.Family(imagenet.shared, [member.rounded(rounding)])
+        return np.abs(small.predict(seen, domain="imagenet") - exact).max()
+
+    assert change(Rounding(4, head=32)) < 0.02
+    assert change(Rounding(4, head=32, vectors=8)) > 0.1
 
 
 @needs_weights

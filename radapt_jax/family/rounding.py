@@ -4,10 +4,10 @@ Matrices are rounded symmetrically, with one step for each output channel (a col
 bfloat16. With 4 and 8 bits, q is whole and between -(2^(n-1) - 1) and 2^(n-1) - 1. With 2 and 3
 bits a level fewer would be felt: there q is one of all 2^n numbers ±1/2, ±3/2, ... The step is the
 one of the least squared error among shares of the largest value; some values are then cut off.
-Vectors are rounded to float16, or as one column to 8 bits; variances, whose ratios matter, to
-floats of 8 bits. What is rounded is kept as the float32 values that this comes to, exactly, so that
-all that is done with a domain is done with one that is rounded; only its file is smaller. `codes`
-has what files hold.
+Vectors are rounded to float16, or on demand as one column to 8 bits; variances, whose ratios
+matter, to floats of 8 bits then. What is rounded is kept as the float32 values that this comes to,
+exactly, so that all that is done with a domain is done with one that is rounded; only its file is
+smaller. `codes` has what files hold.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Rounding:
     Args:
       adapters: of matrices of adapters, α, β and γ.
       head: of the head's matrix.
-      vectors: of norms, statistics and biases; 8, 16 or 32.
+      vectors: of norms, statistics and biases; 8, 16 or 32. With 8, networks whose norms
+        differ much by channel, such as EfficientNets, say something else (docs/compression.md).
       even: whether 2 and 3 bits stand for 4 and 8 levels. Files of earlier versions had 3 and 7.
 
     Raises:
@@ -82,7 +83,7 @@ class Rounding:
 
     adapters: int = 4
     head: int = 8
-    vectors: int = 8
+    vectors: int = 16
     even: bool = True
 
     def __post_init__(self) -> None:
