@@ -86,7 +86,13 @@ def predict_split(
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Mean loss (nats) and top-1 (percent) of `count` images."""
+    """Scores of images.
+
+    Args:
+      loss: mean cross-entropy, in nats.
+      top1: in percent.
+      count: of the images.
+    """
 
     loss: float
     top1: float
@@ -129,7 +135,11 @@ def evaluate(
       labels: n whole numbers, or n names among the domain's classes.
       batch_size: images that go through the network at once.
       dtype: of the computation.
-      crops: see `evaluate_family`.
+      crops: views of each image whose probabilities are averaged: 1 (the centre), 5 (also the
+        corners) or 10 (also mirrored, for domains that mirror in training).
+
+    Returns:
+      Top-1 in percent, mean loss in nats, and the count of images; see `Scores`.
 
     Raises:
       KeyError: no such domain.
@@ -171,8 +181,7 @@ def evaluate_family(
       or_in: where those are that are not where their domain's card says.
       batch_size: images over all devices; rounded up to a multiple of their number.
       dtype: of the computation.
-      crops: views of each image whose probabilities are averaged: 1 (the centre), 5 (also the
-        corners) or 10 (also mirrored, for domains that mirror in training).
+      crops: as in `evaluate`.
       see: gets the answers of each domain that is evaluated, before the next one's images are read.
 
     Raises:

@@ -16,7 +16,14 @@ from radapt_jax.nn.layers import DomainHead
 class ResNet26(ThreeStages):
     """ResNet-26 (CVPR 2018, section 3.2): 25 convolutions of 3x3 and a head.
 
-    Args, Raises: see `ThreeStages`; the stem has 32 channels at width 1.
+    It takes images (b, h, w, 3) whose sides are multiples of 8.
+
+    Args:
+      width: channel multiplier, a multiple of 1/32; at width 1 the stem has 32 channels, and the
+        stages 64, 128 and 256.
+
+    Raises:
+      ValueError: another width.
     """
 
     name: ClassVar[str] = "resnet26"
