@@ -17,7 +17,9 @@ from radapt_jax import Family
 from radapt_jax.data import batches
 from radapt_jax.evaluation import evaluate as evaluation
 from radapt_jax.experiment import run as experiment_run
+from radapt_jax.experiment.config import read
 from radapt_jax.experiment.run import train_and_evaluate
+from radapt_jax.experiment.start import open_family
 from radapt_jax.family import checkpoint
 from radapt_jax.report import results
 from radapt_jax.utils import files, trees
@@ -53,6 +55,24 @@ def pretrained(cache_dir, tmp_path_factory):
     assert [row.domain for row in rows] == ["pictures"]
     assert rows[0].ratio == 1.0
     return workdir
+
+
+@pytest.mark.parametrize(
+    ("method", "sizes", "told"),
+    [
+        ("parallel", (16, 18), None),
+        ("parallel", (24, 27), "trained at 16 px, of images resized to 18; this run has 24 and 27"),
+        ("series", (16, 18), "pre-trained without series adapters inside"),
+        ("series_off_the_shelf", (16, 18), None),
+    ],
+)
+def test_a_backbone_that_was_trained_otherwise_is_told(
+    method, sizes, told, pretrained, cache_dir, tmp_path, caplog
+):
+    changes = {"init_from": str(pretrained), "domains": "digits"}
+    changes |= {"data.size": sizes[0], "data.resize": sizes[1]}
+    open_family(read(small(method, cache_dir, **changes), 1), tmp_path)
+    assert (caplog.text == "") if told is None else (told in caplog.text)
 
 
 @pytest.mark.parametrize("method", METHODS)
