@@ -23,6 +23,7 @@ from radapt_jax import Family
 from radapt_jax.__main__ import main
 from radapt_jax.commands import serve as serving_command
 from radapt_jax.family import adapter_file, checkpoint
+from radapt_jax.serve.server import bind
 
 sys.path.append(str(ROOT / "benchmarks"))
 
@@ -215,6 +216,21 @@ def test_an_address_in_use_is_said_before_anything_is_loaded(tmp_path):
         port = other.getsockname()[1]
         said = ended(tmp_path, "nowhere", "--port", str(port))
     assert f"error: found no way to listen at 127.0.0.1:{port}: " in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_nobody_is_left_waiting_while_a_server_loads(host):
+    """The address is the server's, and connections are refused until it listens."""
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("there is no IPv6 here")
+    with bind(host, 0) as bound:
+        address = bound.getsockname()[:2]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=5)
+        bound.listen()
+        socket.create_connection(address, timeout=5).close()
+        with pytest.raises(OSError, match="found no way to listen at"):
+            bind(host, address[1])
 
 
 def test_one_connection_is_one(family, pixels, tmp_path):
