@@ -71,7 +71,8 @@ some = family.preprocess(tested["digits"][0][:32], domain="digits")
 difference = np.abs(plain.predict(some) - family.predict(some, domain="digits")).max()
 print(f"folded: probabilities differ by at most {difference:.0e}")
 
-for bits, file in {32: "digits.safetensors", 4: "digits_int4.safetensors"}.items():
+for bits in (32, 8, 4):
+    file = f"digits_{bits}_bits.safetensors"
     family.save_domain("digits", file, bits=bits)
     other = rj.Family.load("runs/imagenet")
     other.load_domain(file)
@@ -81,6 +82,6 @@ for bits, file in {32: "digits.safetensors", 4: "digits_int4.safetensors"}.items
 small = rj.ResNet26(0.25)
 weights = rj.initial_variables(rj.ModelSpec(small), 10, seed=0)["params"]
 try:
-    rj.Family(rj.Shared(weights, small)).load_domain("digits.safetensors")
+    rj.Family(rj.Shared(weights, small)).load_domain("digits_32_bits.safetensors")
 except ValueError as error:
     print(error)

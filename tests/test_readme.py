@@ -200,7 +200,7 @@ def test_the_tutorial(imagenet):
         [int(size) for size in re.findall(r": (\d+) kB", "\n".join(lines))]
         for lines in (printed, expected)
     ]
-    assert len(sizes[0]) == 2
+    assert len(sizes[0]) == 3
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
     assert printed[-4:] == expected[-4:]  # why the file is refused
 
