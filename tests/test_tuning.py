@@ -233,7 +233,6 @@ def test_the_smallest_is_measured_against_dense_adapters():
         ({"compress.temperature": 0.0}, "compress.temperature 0.0; expected"),
         ({"compress.temperature": 3.0}, "does nothing without config.compress.distill"),
         ({"adapter.options.init": "he_normal"}, "adapter.options.* in a run that compresses"),
-        ({"adapter.kind": "series"}, "adapter.kind.* in a run that compresses"),
         ({"compress.among": "parallel 0.5 int4"}, r"not of \[.*'parallel'.*\], which keep it"),
         ({"compress.kind": "modulation"}, "found .*parallel.* to compress to modulation"),
         ({"compress.among": "joint half"}, "found config.compress.among with 'joint half'"),

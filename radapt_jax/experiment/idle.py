@@ -6,7 +6,7 @@ from radapt_jax.adapters.registry import KINDS
 from radapt_jax.experiment.settings import Settings
 from radapt_jax.train.job import TEMPERATURE
 
-ADAPTERS = ("adapter.kind", "adapter.options", "adapter.stages", "adapter.convs")
+ADAPTERS = ("adapter.options", "adapter.stages", "adapter.convs")
 
 
 def check(settings: Settings) -> None:
@@ -30,8 +30,7 @@ def check(settings: Settings) -> None:
                 f"found config.{entry} {found!r}, which does nothing without config.{needed}; set "
                 f"that, or leave {entry} out. docs/settings.md says what each entry is of."
             )
-    asked = settings.adapter != "none" or settings.adapter_options or placed.stages or placed.convs
-    if compresses and asked:
+    if compresses and (settings.adapter_options or placed.stages or placed.convs):
         raise ValueError(
             f"found one of config.{', config.'.join(ADAPTERS)} in a run that compresses; expected "
             "none of them, since adapters are those of the run that is compressed, and their ranks "
