@@ -24,7 +24,7 @@ class Filter(NamedTuple):
     """A shared convolution f: called with an image, it returns f * x.
 
     Args:
-      kernel: (k, k, c / groups, d); wider than the images, so that small changes of it count.
+      kernel: (k, k, c / groups, d); it may be wider than images, so that small changes count.
       bias: (d,), added to every output; None: there is none.
       geometry: how the filter moves.
     """
