@@ -97,6 +97,8 @@ def get_config() -> config_dict.ConfigDict:
     config.train.evals = 20  # evaluations (and checkpoints) in a run
     config.train.label_smoothing = 0.0  # in [0, 1)
     config.train.mixup = 0.0  # images are mixed by shares of Beta(mixup, mixup); 0: they are not
+    # Strength of random changes of shape and colour, in [0, 1], as in RandAugment; 0: none.
+    config.train.distortion = 0.0
     config.train.sync_norm = False  # batch statistics over all devices, not for each device
     config.train.views = 0  # linear: kept views of an image; 0: new ones through the network
     config.train.log_every = 50  # steps
@@ -111,6 +113,8 @@ def get_config() -> config_dict.ConfigDict:
     config.optim.drop_at = (80 / 120, 100 / 120)  # fractions of the run
     config.optim.drop_by = 0.1  # factor at each drop
     config.optim.warmup = 0.0  # fraction of the run in which the rate rises linearly
+    # Fraction of the run, the last, over which weights are averaged; 0: the last ones count.
+    config.optim.average = 0.0
     # Weight decay by label; None freezes. References stay numbers when a recipe sets None. Biases
     # of filters and adapters are trained along, without decay.
     config.optim.decay = config_dict.ConfigDict()

@@ -28,6 +28,7 @@ from study.parts import CROPS
 KEY = ("change", "domain", "seed")
 COLUMNS = (*KEY, "val_top1", "epochs", "size", "width", "device", "jax", "commit")
 FASTER = {"optim.adapter_rate": 0.3}
+AVERAGED = {"optim.average": 0.2}
 TAUGHT = "taught by finetuned networks"  # of the same domains, trained as long
 SMOOTHING, MIXUP = {"train.label_smoothing": 0.1}, {"train.mixup": 0.2}
 
@@ -46,6 +47,8 @@ CHANGES = {
     "label smoothing 0.1": SMOOTHING,
     "mixup 0.2": MIXUP,
     "crops, smoothing and mixup": {**CROPS, **SMOOTHING, **MIXUP},
+    **{f"distortion {it}": {"train.distortion": it} for it in (0.3, 0.6)},
+    "averaged weights": AVERAGED,
     "rate 0.05": {"optim.learning_rate": 0.05},
     "rate 0.2": {"optim.learning_rate": 0.2},
     "warm-up of 5 %": {"optim.warmup": 0.05},
@@ -56,6 +59,8 @@ CHANGES = {
     "four times the decay": _decayed(4),
     TAUGHT: {},
     "crops, adapters at three times the rate": {**CROPS, **FASTER},
+    "crops, three times the rate, averaged weights": {**CROPS, **FASTER, **AVERAGED},
+    "crops, three times the rate, distortion 0.3": {**CROPS, **FASTER, "train.distortion": 0.3},
     "crops, adapters at ten times the rate": {**CROPS, "optim.adapter_rate": 1.0},
 }
 

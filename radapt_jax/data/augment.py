@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8, UInt32
+from jaxtyping import Array, Float, Int, Shaped, UInt8, UInt32
 
+from radapt_jax.data.distort import distorted
 from radapt_jax.data.domain import Domain
 
 
-def normalise(images: UInt8[Array, "b h w 3"], mean: Any, std: Any) -> Float[Array, "b h w 3"]:
-    """Return uint8 images as float32, normalised with mean and std (3,) for values in [0, 1]."""
+def normalise(images: Shaped[Array, "b h w 3"], mean: Any, std: Any) -> Float[Array, "b h w 3"]:
+    """Return images of values in [0, 255] as float32, normalised with mean and std for [0, 1]."""
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 
@@ -32,6 +33,8 @@ def network_input(
     std: Any,
     resident: UInt32[Array, " n"] | None = None,
     size: int = 0,
+    distortion: float = 0.0,
+    key: Any = None,
 ) -> Float[Array, "b s s 3"]:
     """Return a batch as the network sees it, float32 (b, size, size, 3).
 
@@ -41,6 +44,8 @@ def network_input(
       mean, std: of the domain, (3,), for values in [0, 1].
       resident: the pixels of all images, if they are kept on the device.
       size: side of the windows cut from them, in pixels.
+      distortion: strength of changes of shape and colour, in [0, 1]; see `distort.distorted`.
+      key: of the step, and "row" in the batch, where images are distorted.
     """
     if resident is None:
         images = batch["image"]
@@ -48,6 +53,8 @@ def network_input(
         images = cut(resident, batch["begin"], batch["stride"], size)
     flips = batch["flip"][:, None, None, None]
     images = jnp.where(flips, images[:, :, ::-1], images)
+    if distortion:
+        images = distorted(images, distortion, key, batch["row"])
     return normalise(images, jnp.asarray(mean), jnp.asarray(std))
 
 

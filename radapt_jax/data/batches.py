@@ -48,6 +48,7 @@ def train_batch(
     drawn = train_views(pixels.split, domain, batch_size, seed, step)
     views = Views(*(array[mine.reshape(-1)] for array in drawn))
     batch = {**pixels.cut(views), "label": pixels.split.targets[views.positions]}
+    batch["row"] = mine.reshape(-1)
     return _by_device(batch, len(mine))
 
 

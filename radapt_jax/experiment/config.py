@@ -35,7 +35,7 @@ DATA = (
     *("val_fraction", "train_on", "max_unreadable"),
 )
 OPTIMISER = (
-    *("learning_rate", "momentum", "schedule", "drop_at", "drop_by", "warmup", "decay"),
+    *("learning_rate", "momentum", "schedule", "drop_at", "drop_by", "warmup", "average", "decay"),
     *("adapter_optimizer", "adapter_rate"),
 )
 COMPRESS = (
@@ -163,10 +163,11 @@ def _check_distillation(settings: Settings, spec: ModelSpec) -> None:
             "found config.optim.decay.filters None (frozen); distillation trains the shared "
             "filters. Set a number: --config.optim.decay.filters=0.0005"
         )
-    if settings.options.mixup:
-        raise ValueError(
-            f"found config.train.mixup {settings.options.mixup} in a run that distills; expected 0."
-        )
+    for name in ("mixup", "distortion", "average"):
+        if found := getattr(settings.options, name):
+            raise ValueError(
+                f"found config.{ENTRIES[name]} {found} in a run that distills; expected 0."
+            )
     if settings.options.bits != WHOLE:
         raise ValueError(
             f"found config.compress.bits {settings.options.bits} in a run that distills; expected "

@@ -22,7 +22,6 @@ from radapt_jax.data.batches import Batch
 from radapt_jax.data.domain import Domain
 from radapt_jax.data.mixing import mix
 from radapt_jax.models.spec import ModelSpec
-from radapt_jax.nn.layers import classified
 from radapt_jax.train.distill import (
     Distillation,
     JointState,
@@ -32,7 +31,7 @@ from radapt_jax.train.distill import (
     joint_update,
 )
 from radapt_jax.train.job import Job
-from radapt_jax.train.step import Lesson, TrainState, update
+from radapt_jax.train.step import Head, Lesson, TrainState, update
 from radapt_jax.train.through import through_rounding
 from radapt_jax.utils.distributed import AXIS
 from radapt_jax.utils.programs import make_room
@@ -51,6 +50,7 @@ def make_train_step(
     seed: int = 0,
     smoothing: float = 0.0,
     mixup: float = 0.0,
+    distortion: float = 0.0,
     sync_norm: bool = False,
     parts: int = 1,
     dtype: Any = jnp.float32,
@@ -75,8 +75,10 @@ def make_train_step(
     def step(
         state: TrainState, batch: Batch, resident: Any, *taught_by: Variables
     ) -> tuple[TrainState, Measured]:
-        images = augment.network_input(batch, domain.mean, domain.std, resident, domain.size)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        images = augment.network_input(
+            batch, domain.mean, domain.std, resident, domain.size, distortion, key
+        )
         lesson = mixed = None
         if mixup:
             device = jax.lax.axis_index(AXIS)
@@ -128,7 +130,7 @@ def make_head_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Measured]:
         new, measured = update(
-            _Head,
+            Head,
             optimizer,
             labels,
             state,
@@ -152,16 +154,6 @@ def make_head_step(
     )
 
 
-class _Head:
-    """What a network is once its features are known."""
-
-    @staticmethod
-    def apply(variables: Variables, features: Array, **_: Any) -> tuple[Array, Variables]:
-        head = variables["adapters"]["head"]
-        logits = classified(features, head["kernel"], head["bias"])
-        return logits, {"batch_stats": variables["batch_stats"]}
-
-
 def make_together_step(
     spec: ModelSpec,
     outputs: int,
@@ -173,6 +165,7 @@ def make_together_step(
     seed: int = 0,
     smoothing: float = 0.0,
     mixup: float = 0.0,
+    distortion: float = 0.0,
     parts: int = 1,
     dtype: Any = jnp.float32,
     bits: int = 32,
@@ -199,8 +192,10 @@ def make_together_step(
     def step(
         state: TrainState, batch: Batch, facts: Mapping[str, Any]
     ) -> tuple[TrainState, Measured]:
-        images = augment.network_input(batch, facts["mean"], facts["std"])
         key, mixed = jax.random.fold_in(jax.random.key(seed), state.step), None
+        images = augment.network_input(
+            batch, facts["mean"], facts["std"], distortion=distortion, key=key
+        )
         if mixup:
             images, mixed = mix(images, batch["label"], mixup, key)
         return update(

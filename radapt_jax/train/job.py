@@ -12,6 +12,7 @@ import optax
 from radapt_jax.adapters.base import carriers, is_adapters
 from radapt_jax.data.load import DomainData
 from radapt_jax.evaluation.statistics import batch_statistics
+from radapt_jax.evaluation.training_images import IMAGES
 from radapt_jax.family import bits
 from radapt_jax.family.member import Member, rounded_variables
 from radapt_jax.family.rounding import Rounding, rounding_of
@@ -106,6 +107,7 @@ class Job:
             self.options.momentum,
             name=self.options.optimizer,
             adapters=self.options.adapter_rule(plan.total),
+            average=self.options.average and max(self.options.average * plan.total, 1),
         )
 
     def start(self) -> TrainState:
@@ -119,6 +121,17 @@ class Job:
         split = self.data.splits["train"]
         stats = batch_statistics(self.spec, self.data.domain, state.variables, split)
         return state.replace(batch_stats=stats)
+
+    def averaged(self, state: TrainState) -> dict[str, Any]:
+        """Return a state's variables with the mean of its weights, and norm statistics of that."""
+        weights = trees.to_numpy(optim.averaged(state.weights, state.opt_state))
+        variables = {**weights, "batch_stats": trees.to_numpy(state.batch_stats)}
+        if trees.flatten(state.batch_stats):
+            domain, split = self.data.domain, self.data.splits["train"]
+            variables["batch_stats"] = batch_statistics(
+                self.spec, domain, self.kept(variables), split, count=IMAGES
+            )
+        return variables
 
     def member(
         self, variables: Variables, results: Mapping[str, float], *, shares: bool = False

@@ -16,7 +16,7 @@ from radapt_jax.utils.checks import FLAG, TEXT, check_all, number, one_of, sever
 # Options that came later, as trainings that began without them were.
 LATER: Mapping[str, Any] = {
     **{"optimizer": "sgd", "adapter_optimizer": "", "adapter_rate": 0.0},
-    **{"bits": 32, "views": 0, "mixup": 0.0},
+    **{"bits": 32, "views": 0, "mixup": 0.0, "distortion": 0.0, "average": 0.0},
 }
 DECAY: Mapping[str, float | None] = {"filters": None, "adapters": 5e-4, "norms": 5e-4, "head": 5e-4}
 Called = Callable[[str], str]  # from an option to what messages call it
@@ -37,6 +37,7 @@ class TrainOptions:
       label_smoothing: in [0, 1).
       mixup: images are mixed with one another, by shares drawn from Beta(mixup, mixup); 0: they are
         not. See `data.mixing`.
+      distortion: the strength of random changes of shape and colour, in [0, 1]; see `data.distort`.
       sync_norm: take batch statistics over all devices instead of by device.
       learning_rate: the highest of the schedule.
       momentum: of SGD; of Adam, that of its first moment.
@@ -44,6 +45,9 @@ class TrainOptions:
       drop_at: fractions of the training after which the rate of "steps" drops.
       drop_by: factor at each drop.
       warmup: fraction of the training over which the rate rises linearly.
+      average: fraction of the training, the last, over which weights are averaged; their mean
+        becomes the domain, with norm statistics of its own. 0: the last weights do. See
+        `optim.averaging`.
       decay: weight decay by label: "filters" (the shared ones), "adapters", "norms" and "head";
         None freezes. Labels that are left out are as in `DECAY`. Biases of filters and adapters
         are trained along, without decay.
@@ -76,6 +80,7 @@ class TrainOptions:
     log_every: int = 50
     label_smoothing: float = 0.0
     mixup: float = LATER["mixup"]
+    distortion: float = LATER["distortion"]
     sync_norm: bool = False
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -83,6 +88,7 @@ class TrainOptions:
     drop_at: tuple[float, ...] = (80 / 120, 100 / 120)
     drop_by: float = 0.1
     warmup: float = 0.0
+    average: float = LATER["average"]
     decay: Mapping[str, float | None] = dataclasses.field(default_factory=lambda: DECAY)
     optimizer: str = LATER["optimizer"]
     adapter_optimizer: str = LATER["adapter_optimizer"]
@@ -111,11 +117,12 @@ class TrainOptions:
                 "expected 0, since features change with what is before the head (views are kept "
                 "where the decay of filters, adapters and norms is None)."
             )
-        if self.views and self.mixup:
-            raise ValueError(
-                f"training: found views {self.views} and mixup {self.mixup}; expected one of them "
-                "0, since features are kept of images that are not mixed."
-            )
+        for name in ("mixup", "distortion"):
+            if self.views and getattr(self, name):
+                raise ValueError(
+                    f"training: found views {self.views} and {name} {getattr(self, name)}; "
+                    "expected one of them 0, since features are kept of images as they are."
+                )
         if self.adapters_apart and self.trains_filters:
             raise ValueError(
                 f"training: found adapter_optimizer {self.adapter_optimizer!r} and adapter_rate "
@@ -163,6 +170,7 @@ KINDS = {
     **{name: whole(1) for name in ("batch_size", "accumulate", "together", "evals", "log_every")},
     "label_smoothing": number("[0, 1)"),
     "mixup": number("[0, inf)"),
+    "distortion": number("[0, 1]"),
     "sync_norm": FLAG,
     "learning_rate": optim.RATE,
     "momentum": number("[0, 1)"),
@@ -175,6 +183,7 @@ KINDS = {
     "drop_at": several(number("[0, 1]")),
     "drop_by": optim.DROP,
     "warmup": number("[0, 1]"),
+    "average": number("[0, 1]"),
     "seed": whole(0),
     "dtype": one_of(*DTYPES),
     "on_nan": one_of("stop", "rewind"),

@@ -146,7 +146,7 @@ class Progress:
         top1 = 0.0
         if self._val is not None:
             domain, batch_size = self.job.data.domain, self.job.options.batch_size
-            variables = replicate(dict(self.job.kept(state.variables)), self._devices)
+            variables = replicate(dict(self.job.kept(self._finished(state))), self._devices)
             judged = predict_split(
                 self._eval_step, variables, self._val, domain, batch_size, len(self._devices)
             )
@@ -206,7 +206,13 @@ class Progress:
         results = {"step": float(step)}
         if self._val is not None:
             results["val"] = self._checkpoints.top1()[step]
-        return trees.to_numpy(self.state.variables), results
+        return trees.to_numpy(self._finished(self.state)), results
+
+    def _finished(self, state: Any) -> dict[str, Any]:
+        """Return the variables that are evaluated, and become the domain."""
+        if not self.job.options.average:
+            return state.variables
+        return distributed.by_main(lambda: self.job.averaged(state))
 
     def _write(self, done: int, split: str, **values: float) -> None:
         self._log.write(done, done / self.plan.steps_per_epoch, split, **values)

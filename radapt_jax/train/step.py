@@ -14,9 +14,11 @@ from jaxtyping import Array, Float, Int
 
 from radapt_jax.data.mixing import Mixed
 from radapt_jax.nn import losses
+from radapt_jax.nn.layers import classified
 from radapt_jax.train.optim import FROZEN
 from radapt_jax.utils import trees
 from radapt_jax.utils.distributed import replicate
+from radapt_jax.utils.trees import Variables
 
 
 class Lesson(NamedTuple):
@@ -77,6 +79,16 @@ class TrainState(struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, Any]:
         return {**self.weights, "batch_stats": self.batch_stats}
+
+
+class Head:
+    """What a network is, once its features are known."""
+
+    @staticmethod
+    def apply(variables: Variables, features: Array, **_: Any) -> tuple[Array, Variables]:
+        head = variables["adapters"]["head"]
+        logits = classified(features, head["kernel"], head["bias"])
+        return logits, {"batch_stats": variables["batch_stats"]}
 
 
 def update(
