@@ -39,7 +39,10 @@ def test_what_is_frozen_has_no_mean(digits, cache_dir):
     (job,) = jobs_of((digits,), "parallel", cache_dir, **{"optim.average": 0.5})
     state = job.start()
     kept = trees.flatten(optim.averaged(state.weights, state.opt_state))
-    is_average = lambda it: isinstance(it, optim.Average)  # noqa: E731
+
+    def is_average(it):
+        return isinstance(it, optim.Average)
+
     leaves = jax.tree.leaves(state.opt_state, is_leaf=is_average)
     sizes = sum(it.size for mean in filter(is_average, leaves) for it in jax.tree.leaves(mean.mean))
     own = {path: it for path, it in kept.items() if path.startswith("adapters/")}
